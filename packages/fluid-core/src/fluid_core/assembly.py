@@ -1,0 +1,49 @@
+"""From a configuration to a model: every part by name, refused whole before anything is built if they do not fit."""
+
+from fluid_core.catalog import ComponentCatalog, installed_components
+from fluid_core.compatibility import check_configuration
+from fluid_core.configuration import ComponentChoice, FluidConfig
+from fluid_core.exchange import DatasetContext, HeadContext
+from fluid_core.model import FluidModel
+from fluid_core.protocols import Head
+
+
+def build_model(config: FluidConfig, catalog: ComponentCatalog | None = None) -> FluidModel:
+    """A model with fresh weights.
+
+    Raises `UnknownComponentError`, `ConfigurationError` or `IncompatibleComponentsError` before it builds anything.
+    """
+    catalog = catalog or installed_components()
+    check_configuration(config, catalog)
+
+    def build_head(context: HeadContext) -> Head:
+        head: Head = catalog.build(
+            "head", config.head.name, config.head.options, context, root="$.head.options"
+        )
+        return head
+
+    model = FluidModel(
+        tokenizer=catalog.build(
+            "tokenizer", config.tokenizer.name, config.tokenizer.options, root="$.tokenizer.options"
+        ),
+        text_encoder=catalog.build(
+            "text-encoder",
+            config.text_encoder.name,
+            config.text_encoder.options,
+            root="$.text_encoder.options",
+        ),
+        order=catalog.build("order", config.order.name, config.order.options, root="$.order.options"),
+        head=build_head,
+        backbone=config.backbone.shape(),
+    )
+    model.config = config.model_part()
+    return model
+
+
+def build_dataset(
+    choice: ComponentChoice, context: DatasetContext, catalog: ComponentCatalog | None = None
+) -> object:
+    """The data set a configuration names, for the model's image size and one split of the data."""
+    return (catalog or installed_components()).build(
+        "dataset", choice.name, choice.options, context, root="$.data.options"
+    )

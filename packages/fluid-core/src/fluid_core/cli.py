@@ -1,0 +1,58 @@
+"""The `fluid` program: puts the commands together and turns errors into messages.
+
+Exit codes: 0 for success, 1 for an error that Fluid explains in a message, 2 for a command line that can not
+be understood, 130 for an interruption with Ctrl-C. Genuine bugs keep their traceback.
+"""
+
+from typing import Annotated
+
+import typer
+
+from fluid_core import __version__
+from fluid_core.commands.components import components
+from fluid_core.commands.sample import sample
+from fluid_core.commands.train import train
+from fluid_core.errors import FluidError
+
+app = typer.Typer(
+    name="fluid",
+    help="Autoregressive image generation from parts that mix.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(components)
+app.command()(train)
+app.command()(sample)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fluid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Autoregressive image generation from parts that mix."""
+
+
+def main() -> None:
+    """Run the program. Always ends with `SystemExit`, except for genuine bugs."""
+    try:
+        app()
+    except FluidError as error:
+        lines = [str(error), *getattr(error, "__notes__", ())]
+        typer.secho("\n".join(lines), fg=typer.colors.RED, err=True)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""`fluid sample`: draws pictures for prompts with a saved model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sample(
+    model: Annotated[Path, typer.Argument(help="Folder of a saved model, or of a run.", show_default=False)],
+    prompts: Annotated[list[str], typer.Argument(help="What to draw.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    images_per_prompt: Annotated[int, typer.Option(help="Pictures for each prompt.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="Order steps; by default the order's own.")] = None,
+    head_steps: Annotated[
+        int | None, typer.Option(help="Steps of an iterative head; by default its own.")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
+    guidance_schedule: Annotated[str, typer.Option(help="constant or linear.")] = "constant",
+    temperature: Annotated[
+        float, typer.Option(help="1 samples what was learned, 0 is the most likely.")
+    ] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed draws the same pictures.")] = None,
+) -> None:
+    """Draw pictures for prompts: one PNG each, and a contact sheet."""
+    from fluid_core.contact_sheet import contact_sheet, save_image
+    from fluid_core.pipeline import FluidPipeline
+
+    # A run folder holds its finished model in `model`.
+    pipeline = FluidPipeline.from_pretrained(model / "model" if (model / "model").is_dir() else model)
+    result = pipeline(
+        prompts,
+        num_inference_steps=steps,
+        num_head_steps=head_steps,
+        guidance_scale=guidance,
+        guidance_schedule=guidance_schedule,  # type: ignore[arg-type]
+        temperature=temperature,
+        num_images_per_prompt=images_per_prompt,
+        seed=seed,
+    )
+    labels = [prompt for prompt in prompts for _ in range(images_per_prompt)]
+    for index, (picture, image_seed) in enumerate(zip(result.images, result.seeds, strict=True)):
+        save_image(picture, out / f"{index:05d}.png")
+        typer.echo(f"{out / f'{index:05d}.png'}  seed {image_seed}  {labels[index]}")
+    save_image(contact_sheet(result.images, labels), out / "sheet.png")
+    typer.echo(f"{out / 'sheet.png'}  ({pipeline.weights} weights)")

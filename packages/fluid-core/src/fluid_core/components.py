@@ -1,0 +1,90 @@
+"""What a plugin returns to the catalog: declarations of components, light enough to list without loading torch.
+
+A declaration names a component and tells how to build it. The build function is where heavy imports belong: it runs
+only when somebody uses the component.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import attrs
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@attrs.frozen(kw_only=True)
+class Component:
+    """Declaration of one component.
+
+    `options` is an attrs class (keyword-only fields with defaults wherever a default makes sense); `build` receives an
+    instance of it. `example`, where the defaults alone can not be built, returns options of a small instance for tests
+    and may write files it needs into the folder it is given.
+    """
+
+    kind: ClassVar[str] = "component"
+
+    name: str
+    """Lower-case words joined by hyphens; unique among the installed components of this kind."""
+
+    summary: str
+    """One line for `fluid components`."""
+
+    options: type
+    build: Callable[..., Any]
+    example: Callable[[Path], Any] | None = None
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with this declaration, in words; empty if it is valid."""
+        found = []
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            found.append(f"its name must be lower-case words joined by hyphens, found {self.name!r}")
+        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
+            found.append(f"its summary must be one line of text, found {self.summary!r}")
+        if not isinstance(self.options, type) or not attrs.has(self.options):
+            found.append(f"its options must be an attrs class, found {self.options!r}")
+        if not callable(self.build):
+            found.append(f"its build must be a function, found {self.build!r}")
+        return found
+
+
+@attrs.frozen(kw_only=True)
+class TokenizerComponent(Component):
+    """A tokenizer: `build(options) -> Tokenizer`."""
+
+    kind: ClassVar[str] = "tokenizer"
+
+    produces: str
+    """Kind of its token space: `continuous`, `discrete`, or a word of the plugin's own."""
+
+
+@attrs.frozen(kw_only=True)
+class HeadComponent(Component):
+    """A head: `build(options, context: HeadContext) -> Head`."""
+
+    kind: ClassVar[str] = "head"
+
+    predicts: str
+    """Kind of the token space it predicts; it joins with tokenizers that produce the same kind."""
+
+
+@attrs.frozen(kw_only=True)
+class OrderComponent(Component):
+    """An order: `build(options) -> OrderPolicy`."""
+
+    kind: ClassVar[str] = "order"
+
+
+@attrs.frozen(kw_only=True)
+class TextEncoderComponent(Component):
+    """A text encoder: `build(options) -> TextEncoder`."""
+
+    kind: ClassVar[str] = "text-encoder"
+
+
+@attrs.frozen(kw_only=True)
+class DatasetComponent(Component):
+    """A data set: `build(options, context: DatasetContext) -> CaptionedImages`."""
+
+    kind: ClassVar[str] = "dataset"

@@ -1,0 +1,107 @@
+"""Batches of a data set, addressed by step, so that a resumed run sees exactly what it would have seen."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import attrs
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages
+from fluid_core.errors import DataError, UnreadableImageError
+
+_MAX_REPLACEMENTS = 100
+
+
+@attrs.frozen(kw_only=True)
+class ImageBatch:
+    """Images in [-1, 1] with one caption each."""
+
+    images: Float[Tensor, "batch 3 height width"]
+    captions: tuple[str, ...]
+
+
+class BatchLoader:
+    """Shuffled batches: batch `step` is a pure function of the data set, the batch size, the seed and the step.
+
+    Every epoch passes through all items once in an order of its own. A picture that can not be read is counted in
+    `unreadable` and replaced by the next one that can. The batch after the one asked for is read in the background.
+    """
+
+    def __init__(self, dataset: CaptionedImages, *, batch_size: int, seed: int) -> None:
+        if len(dataset) == 0:
+            raise DataError("The data set is empty: expected at least one captioned image.")
+        self.unreadable: dict[int, str] = {}
+        """Reason for each item that could not be read, by index."""
+
+        self._dataset = dataset
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch: tuple[int, list[int]] | None = None
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._ahead: tuple[int, Future[ImageBatch]] | None = None
+
+    def batch(self, step: int) -> ImageBatch:
+        """The batch of training step `step` (from 0). Raises `DataError` if too many pictures can not be read."""
+        future = (
+            self._ahead[1]
+            if self._ahead and self._ahead[0] == step
+            else self._worker.submit(self._read, step)
+        )
+        batch = future.result()
+        self._ahead = (step + 1, self._worker.submit(self._read, step + 1))
+        return batch
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def _read(self, step: int) -> ImageBatch:
+        first = step * self._batch_size
+        items = [self._item(position) for position in range(first, first + self._batch_size)]
+        return stack(items)
+
+    def _item(self, position: int) -> CaptionedImage:
+        num_items = len(self._dataset)
+        epoch, offset = divmod(position, num_items)
+        index = self._order_of(epoch)[offset]
+        for _ in range(min(num_items, _MAX_REPLACEMENTS)):
+            if index not in self.unreadable:
+                try:
+                    return self._dataset[index]
+                except UnreadableImageError as error:
+                    self.unreadable[index] = str(error)
+            index = (index + 1) % num_items
+        reasons = "\n  ".join(list(self.unreadable.values())[:5])
+        raise DataError(
+            f"Too many pictures can not be read ({len(self.unreadable)} so far), among them:\n  {reasons}"
+        )
+
+    def _order_of(self, epoch: int) -> list[int]:
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            self._epoch = (epoch, torch.randperm(len(self._dataset), generator=generator).tolist())
+        return self._epoch[1]
+
+
+def stack(items: Sequence[CaptionedImage]) -> ImageBatch:
+    """One batch of several items of equal size."""
+    return ImageBatch(
+        images=torch.stack([item.image for item in items]), captions=tuple(item.caption for item in items)
+    )
+
+
+def readable_images(dataset: CaptionedImages, count: int) -> Float[Tensor, "count 3 height width"]:
+    """The first `count` images that can be read (fewer if the data set has fewer), for fitting and measuring."""
+    images = []
+    for index in range(len(dataset)):
+        if len(images) == count:
+            break
+        try:
+            images.append(dataset[index].image)
+        except UnreadableImageError:
+            continue
+    if not images:
+        raise DataError("Not one picture of the data set can be read.")
+    return torch.stack(images)

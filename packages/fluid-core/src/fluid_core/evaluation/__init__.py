@@ -1,0 +1,1 @@
+"""Evaluation: validation loss, and scores of pictures judged against their prompts."""

@@ -1,0 +1,125 @@
+"""What the protocols pass to each other: small immutable values, all of them plain data."""
+
+from enum import StrEnum
+
+import attrs
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fluid_core.keyed_random import KeyedRandom
+from fluid_core.token_space import TokenSpace
+
+
+class AttentionPattern(StrEnum):
+    """Which tokens a prediction may look at (paper, figure 2)."""
+
+    CAUSAL = "causal"
+    """Each token sees the ones before it in the order; a key/value cache makes generation cheap."""
+
+    BIDIRECTIONAL = "bidirectional"
+    """Every token sees all known ones; unknown positions hold a mask token."""
+
+
+class TrainedPermutations(StrEnum):
+    """Over which orders of the tokens a model learns, which decides what it can be asked at sampling."""
+
+    FIXED = "fixed"
+    """One permutation, the same for every image."""
+
+    ANY = "any"
+    """Permutations drawn at random: the model can start from any set of known tokens."""
+
+
+@attrs.frozen(kw_only=True)
+class TrainingView:
+    """What a training step shows and what it predicts: a permutation plus a cut.
+
+    A bidirectional model is shown the tokens at `order[:, :num_known]` and predicts all others at once. A causal
+    model has `num_known` zero and predicts every token from the ones before it in `order`.
+    """
+
+    order: Int[Tensor, "batch length"]
+    num_known: Int[Tensor, "batch"]
+
+    def predicted(self) -> Bool[Tensor, "batch length"]:
+        """True at the positions (in raster order) whose tokens are predicted."""
+        ranks = self.order.argsort(dim=1)
+        return ranks >= self.num_known[:, None]
+
+
+@attrs.frozen(kw_only=True)
+class TextFeatures:
+    """Encoded prompts: one state per text token, and which of them are real (True) rather than padding."""
+
+    states: Float[Tensor, "batch text_length text_width"]
+    mask: Bool[Tensor, "batch text_length"]
+
+
+@attrs.frozen(kw_only=True)
+class TokenLoss:
+    """Loss of each token, unreduced: core sums and counts, since the number of predicted tokens varies.
+
+    `total` is what training minimises; `parts` are detached components of it to log, such as `mse` and `vb`.
+    """
+
+    total: Float[Tensor, "tokens"]
+    parts: dict[str, Float[Tensor, "tokens"]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Guidance:
+    """Classifier-free guidance as data: how a head mixes the two predictions is the head's own business.
+
+    `negative` are the hidden vectors computed without the text (or with a negative prompt), `scale` how far to
+    move from them towards the conditional ones: 1 is the conditional prediction itself.
+    """
+
+    negative: Float[Tensor, "tokens width"]
+    scale: Float[Tensor, "tokens"]
+
+
+@attrs.frozen(kw_only=True)
+class SamplingRequest:
+    """One call of a sampler: everything but the hidden vectors.
+
+    `random` has one row per token. `temperature` is 0 or more; 1 samples the learned distribution. `progress` is
+    the share of the image's tokens already known, so that a head can spend its effort unevenly.
+    """
+
+    random: KeyedRandom
+    temperature: float = 1.0
+    guidance: Guidance | None = None
+    progress: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class SamplerSettings:
+    """What stays the same over a whole generation, known when a head prepares its sampler.
+
+    `num_steps` is the number of evaluations a head with an iterative sampler makes per token; None is the head's
+    own default. Heads that draw a token at once refuse any other value.
+    """
+
+    num_steps: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class HeadContext:
+    """What a head is built for: the tokens it predicts, and the width of the vectors it is conditioned on.
+
+    `token_embedding` is the module that embeds tokens at the backbone's input. A head may tie its weights to it,
+    holding a reference that is NOT a registered submodule, so that the weight is saved and updated once.
+    """
+
+    token_space: TokenSpace
+    width: int
+    token_embedding: nn.Module
+
+
+@attrs.frozen(kw_only=True)
+class DatasetContext:
+    """What a data set is built for: pictures of `image_size` (height, width), and which part of the data."""
+
+    image_size: tuple[int, int]
+    split: str = attrs.field(default="train", validator=attrs.validators.in_(("train", "validation")))
+    seed: int = 0

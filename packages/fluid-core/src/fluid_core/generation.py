@@ -1,0 +1,269 @@
+"""The one sampling loop, for every order and head.
+
+An order proposes positions, the backbone gives one hidden vector for each, the head draws their tokens, the order says
+which to keep. How hidden vectors are read differs by attention pattern: `CanvasReader` computes the whole canvas at
+every step, `SequenceReader` only the new rows of a cached causal sequence.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from fluid_core.backbone.attention import TextKeysValues
+from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
+from fluid_core.exchange import (
+    AttentionPattern,
+    Guidance,
+    SamplerSettings,
+    SamplingRequest,
+    TrainedPermutations,
+)
+from fluid_core.guidance import GuidanceSchedule
+from fluid_core.keyed_random import KeyedRandom
+from fluid_core.model import FluidModel
+from fluid_core.protocols import OrderPolicy
+from fluid_core.text.text_aligner import AlignedText
+
+
+@attrs.frozen(kw_only=True)
+class GenerationSettings:
+    """How to sample. `num_steps` counts order steps, `num_head_steps` the head's evaluations per token; None is the
+    default of the order or head. `temperature` is 0 or more.
+    """
+
+    num_steps: int | None = None
+    num_head_steps: int | None = None
+    temperature: float = 1.0
+    guidance: GuidanceSchedule = attrs.field(factory=GuidanceSchedule)
+
+    def __attrs_post_init__(self) -> None:
+        if not math.isfinite(self.temperature) or self.temperature < 0:
+            raise InvalidRequestError(f"Expected a temperature of 0 or more, found {self.temperature}.")
+
+
+@attrs.frozen(kw_only=True)
+class GenerationProgress:
+    """What a callback is told after each step."""
+
+    step: int
+    num_steps: int
+    tokens: Shaped[Tensor, "batch length *token"]
+    known: Bool[Tensor, "batch length"]
+
+
+class HiddenReader(Protocol):
+    """Reads hidden vectors of positions, given what is known so far."""
+
+    def read(self, positions: Int[Tensor, "rows positions"]) -> Float[Tensor, "rows positions width"]:
+        """One hidden vector per position that is to be predicted now."""
+        ...
+
+    def write(self, positions: Int[Tensor, "rows kept"], tokens: Shaped[Tensor, "rows kept *token"]) -> None:
+        """Tokens of positions that are known from now on."""
+        ...
+
+
+class CanvasReader:
+    """Bidirectional: one pass over the whole canvas for each step."""
+
+    def __init__(
+        self,
+        model: FluidModel,
+        text: list[TextKeysValues],
+        tokens: Shaped[Tensor, "rows length *token"],
+        known: Bool[Tensor, "rows length"],
+    ) -> None:
+        self._model, self._text = model, text
+        self._tokens, self._known = tokens.clone(), known.clone()
+
+    def read(self, positions: Int[Tensor, "rows positions"]) -> Float[Tensor, "rows positions width"]:
+        """Hidden vectors that see every known token."""
+        rows = self._model.token_embedding.canvas(self._tokens, self._known)
+        hidden = self._model.transformer(rows, self._text, causal=False)
+        return _at(hidden, positions)
+
+    def write(self, positions: Int[Tensor, "rows kept"], tokens: Shaped[Tensor, "rows kept *token"]) -> None:
+        """Put tokens on the canvas."""
+        _put(self._tokens, positions, tokens)
+        _put(self._known, positions, torch.ones_like(positions, dtype=torch.bool))
+
+
+class SequenceReader:
+    """Causal: rows go into a key/value cache once, when their next position is final.
+
+    The last known token waits outside the cache. Asked about one position, its row is committed with that target.
+    Asked about several, a row for each target queries the cache and none is kept; the tokens drawn are then committed
+    in the order they were proposed, so that every row is one the model was trained on.
+    """
+
+    def __init__(
+        self,
+        model: FluidModel,
+        text: list[TextKeysValues],
+        tokens: Shaped[Tensor, "rows length *token"],
+        known: Bool[Tensor, "rows length"],
+    ) -> None:
+        self._embed, self._transformer, self._text = model.token_embedding, model.transformer, text
+        self._caches = model.transformer.caches(tokens.shape[0], tokens.shape[1])
+        self._last: tuple[Tensor, Tensor] | None = None
+        self._committed_to: Tensor | None = None
+        num_known = int(known[0].sum())
+        if num_known:
+            # Known tokens come first in the sequence, among themselves in raster order.
+            positions = known.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :num_known]
+            self.write(positions, _at(tokens, positions))
+
+    def read(self, positions: Int[Tensor, "rows positions"]) -> Float[Tensor, "rows positions width"]:
+        """Hidden vectors that see every known token."""
+        if positions.shape[1] == 1:
+            hidden = self._transformer.extend(self._row(positions), self._text, self._caches)
+            self._committed_to = positions
+            return hidden
+        rows = torch.cat([self._row(positions[:, i : i + 1]) for i in range(positions.shape[1])], dim=1)
+        return self._transformer.query(rows, self._text, self._caches)
+
+    def write(self, positions: Int[Tensor, "rows kept"], tokens: Shaped[Tensor, "rows kept *token"]) -> None:
+        """Commit tokens one after the other; the last of them waits for its next position."""
+        rows = []
+        if self._committed_to is None:
+            rows.append(self._row(positions[:, :1]))
+        elif not torch.equal(self._committed_to, positions[:, :1]):
+            raise InvalidRequestError(
+                "A causal order proposed one position and kept another; a cached sequence can not take that back."
+            )
+        if positions.shape[1] > 1:
+            rows.append(self._embed.following(tokens[:, :-1], positions[:, :-1], positions[:, 1:]))
+        if rows:
+            self._transformer.extend(torch.cat(rows, dim=1), self._text, self._caches)
+        self._committed_to = None
+        self._last = (tokens[:, -1:], positions[:, -1:])
+
+    def _row(self, target: Int[Tensor, "rows 1"]) -> Float[Tensor, "rows 1 width"]:
+        if self._last is None:
+            return self._embed.start(target)
+        return self._embed.following(*self._last, target)
+
+
+def check_order(model: FluidModel, order: OrderPolicy) -> None:
+    """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`."""
+    own = model.order
+    same_attention = order.attention is own.attention
+    if same_attention and (own.trained_permutations is TrainedPermutations.ANY or type(order) is type(own)):
+        return
+    raise IncompatibleComponentsError(
+        f"The model was trained with {own.attention} attention over {own.trained_permutations} permutations "
+        f"({type(own).__name__}) and can not sample with {type(order).__name__}, which needs {order.attention} "
+        f"attention over {order.trained_permutations} permutations. Use an order the model was trained for."
+    )
+
+
+@torch.no_grad()
+def generate(
+    model: FluidModel,
+    text: AlignedText,
+    *,
+    random: KeyedRandom,
+    negative: AlignedText | None = None,
+    settings: GenerationSettings | None = None,
+    order: OrderPolicy | None = None,
+    tokens: Shaped[Tensor, "batch length *token"] | None = None,
+    known: Bool[Tensor, "batch length"] | None = None,
+    callback: Callable[[GenerationProgress], None] | None = None,
+) -> Shaped[Tensor, "batch length *token"]:
+    """Tokens of one image per row of `text`.
+
+    `random` has one row per image. `negative` is the text to move away from under guidance; by default no text.
+    `order` replaces the model's own where it was trained for that. `tokens` and `known` fix part of the images; every
+    image must have the same number of known tokens. Raises `InvalidRequestError` or `IncompatibleComponentsError` for
+    a request that order, head or model can not honour.
+    """
+    settings = settings or GenerationSettings()
+    order = order or model.order
+    check_order(model, order)
+    space = model.tokenizer.token_space
+    batch_size, device = text.states.shape[0], model.device
+    tokens = space.empty(batch_size, device) if tokens is None else tokens.clone()
+    known = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=device) if known is None else known.clone()
+    counts = known.sum(dim=1)
+    if len(counts) and not bool((counts == counts[0]).all()):
+        raise InvalidRequestError(
+            f"Expected the same number of known tokens in every image of a batch, found {counts.tolist()}. "
+            "Generate images with different numbers in separate calls."
+        )
+    if batch_size == 0 or bool(known.all()):
+        return tokens
+
+    guided = settings.guidance.active
+    if guided:
+        text = _stack(text, negative or model.aligner.unconditional(batch_size))
+    reader = _reader(model, text, *((_twice(tokens), _twice(known)) if guided else (tokens, known)))
+    sampler = model.head.sampler(SamplerSettings(num_steps=settings.num_head_steps))  # type: ignore[operator]
+    steps = order.generation(~known, space.grid, num_steps=settings.num_steps, random=random.child(0))
+    step = 0
+    while (positions := steps.propose()) is not None:
+        progress = float(known[0].float().mean())
+        hidden = reader.read(_twice(positions) if guided else positions)
+        guidance = None
+        if guided:
+            scale = hidden.new_full((positions.numel(),), settings.guidance.at(progress))
+            guidance = Guidance(negative=hidden[batch_size:].flatten(0, 1), scale=scale)
+        request = SamplingRequest(
+            # A position proposed again, because an order did not keep it, gets fresh numbers.
+            random=random.child(1 + step).children(positions),
+            temperature=settings.temperature,
+            guidance=guidance,
+            progress=progress,
+        )
+        drawn = sampler(hidden[:batch_size].flatten(0, 1), request).unflatten(0, positions.shape)
+        keep = steps.accept(None)
+        kept_positions = positions[keep].view(batch_size, -1)
+        kept_tokens = drawn[keep].view(batch_size, -1, *space.token_shape)
+        _put(tokens, kept_positions, kept_tokens)
+        _put(known, kept_positions, torch.ones_like(kept_positions, dtype=torch.bool))
+        reader.write(
+            *((_twice(kept_positions), _twice(kept_tokens)) if guided else (kept_positions, kept_tokens))
+        )
+        step += 1
+        if callback is not None:
+            callback(GenerationProgress(step=step, num_steps=steps.num_steps, tokens=tokens, known=known))
+    return tokens
+
+
+def _reader(model: FluidModel, text: AlignedText, tokens: Tensor, known: Tensor) -> HiddenReader:
+    keys_values = model.transformer.text(text.states, text.mask)
+    causal = model.order.attention is AttentionPattern.CAUSAL
+    return (SequenceReader if causal else CanvasReader)(model, keys_values, tokens, known)
+
+
+def _stack(text: AlignedText, negative: AlignedText) -> AlignedText:
+    """Both texts in one batch, padded to the longer."""
+    length = max(text.states.shape[1], negative.states.shape[1])
+
+    def padded(part: AlignedText) -> tuple[Tensor, Tensor]:
+        extra = length - part.states.shape[1]
+        return (
+            torch.nn.functional.pad(part.states, (0, 0, 0, extra)),
+            torch.nn.functional.pad(part.mask, (0, extra), value=False),
+        )
+
+    (states, mask), (negative_states, negative_mask) = padded(text), padded(negative)
+    return AlignedText(states=torch.cat([states, negative_states]), mask=torch.cat([mask, negative_mask]))
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor])
+
+
+def _at(tensor: Tensor, positions: Tensor) -> Tensor:
+    batch = torch.arange(tensor.shape[0], device=tensor.device)[:, None]
+    return tensor[batch, positions]
+
+
+def _put(tensor: Tensor, positions: Tensor, values: Tensor) -> None:
+    batch = torch.arange(tensor.shape[0], device=tensor.device)[:, None]
+    tensor[batch, positions] = values

@@ -1,0 +1,204 @@
+"""`FluidPipeline`: prompts in, images out; saved to a folder and loaded from one.
+
+Arguments follow the habits of diffusers pipelines. `num_inference_steps` counts order steps, `num_head_steps` the
+evaluations of an iterative head per token.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from PIL import Image
+from torch import Tensor
+
+from fluid_core.errors import InvalidRequestError, PromptError
+from fluid_core.generation import GenerationProgress, GenerationSettings, generate
+from fluid_core.guidance import GuidanceKind, GuidanceSchedule
+from fluid_core.keyed_random import KeyedRandom
+from fluid_core.model import FluidModel
+from fluid_core.protocols import OrderPolicy
+
+if TYPE_CHECKING:
+    from fluid_core.catalog import ComponentCatalog
+
+OutputType = Literal["pil", "np", "pt", "tokens"]
+
+
+@attrs.frozen(kw_only=True)
+class PipelineOutput:
+    """What a call returns.
+
+    `images` are PIL images, an array `images height width 3` or a tensor `images 3 height width` with values in [0, 1],
+    or None where only tokens were asked for. `tokens` are always there.
+    """
+
+    images: Any
+    tokens: Shaped[Tensor, "images length *token"]
+    seeds: tuple[int, ...]
+    """Seed of each image: the same seed, prompt and settings give the same image, whatever else is in the batch."""
+
+
+class FluidPipeline:
+    """A model ready to draw pictures for prompts."""
+
+    def __init__(self, model: FluidModel, *, weights: str = "raw") -> None:
+        self.model = model.eval()
+        self.weights = weights
+        """Which weights these are: `ema` (the moving average of training) or `raw`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def to(self, device: torch.device | str) -> "FluidPipeline":
+        """Move the model."""
+        self.model.to(device)
+        return self
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str | Sequence[str] | None = None,
+        num_inference_steps: int | None = None,
+        num_head_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        guidance_schedule: GuidanceKind = "constant",
+        temperature: float = 1.0,
+        num_images_per_prompt: int = 1,
+        seed: int | Sequence[int] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        order: OrderPolicy | None = None,
+        output_type: OutputType = "pil",
+        callback_on_step_end: Callable[[GenerationProgress], None] | None = None,
+    ) -> PipelineOutput:
+        """Images for each prompt, `num_images_per_prompt` in a row.
+
+        Randomness: `seed` is one integer, from which every image gets a seed of its own by its place in the result, or
+        a list with one seed per image; `generator` (one or a list) draws them instead; with neither they differ from
+        call to call and are reported in `seeds`. `guidance_scale` 1 means no guidance.
+
+        Raises `PromptError` for an empty or overlong prompt, `InvalidRequestError` for settings that have no meaning,
+        and `IncompatibleComponentsError` for an `order` the model was not trained for.
+        """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise PromptError("Expected at least one prompt, found an empty list.")
+        if num_images_per_prompt < 1:
+            raise InvalidRequestError(
+                f"Expected num_images_per_prompt of 1 or more, found {num_images_per_prompt}."
+            )
+        if output_type not in ("pil", "np", "pt", "tokens"):
+            raise InvalidRequestError(
+                f"Expected output_type 'pil', 'np', 'pt' or 'tokens', found {output_type!r}."
+            )
+        settings = GenerationSettings(
+            num_steps=num_inference_steps,
+            num_head_steps=num_head_steps,
+            temperature=temperature,
+            guidance=GuidanceSchedule(scale=guidance_scale, kind=guidance_schedule),
+        )
+        repeated = [text for text in prompts for _ in range(num_images_per_prompt)]
+        seeds = _seeds(len(repeated), seed, generator)
+        with torch.no_grad():
+            text = self.model.align_text(repeated)
+            negative = None
+            if negative_prompt is not None and settings.guidance.active:
+                negative = self.model.align_text(
+                    _negatives(negative_prompt, len(prompts), num_images_per_prompt)
+                )
+            tokens = generate(
+                self.model,
+                text,
+                negative=negative,
+                random=KeyedRandom(torch.tensor(seeds, device=self.device)),
+                settings=settings,
+                order=order,
+                callback=callback_on_step_end,
+            )
+            images = None if output_type == "tokens" else self.decode(tokens)
+        return PipelineOutput(images=_as(images, output_type), tokens=tokens, seeds=tuple(seeds))
+
+    def decode(
+        self, tokens: Shaped[Tensor, "images length *token"]
+    ) -> Float[Tensor, "images 3 height width"]:
+        """Images in [0, 1] of tokens."""
+        with torch.no_grad():
+            decoded: Tensor = self.model.tokenizer.decode(tokens)
+        return ((decoded.float() + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model to a folder of safetensors and JSON: whole, or not at all."""
+        from fluid_core.saved_model import save_model
+
+        save_model(self.model, Path(folder), weights=self.weights)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, catalog: "ComponentCatalog | None" = None
+    ) -> "FluidPipeline":
+        """Load what `save_pretrained`, or a training run, wrote.
+
+        Raises `CheckpointError` for a missing or damaged folder, and `UnknownComponentError` if a component's plugin is
+        not installed, naming the distribution that provided it.
+        """
+        from fluid_core.saved_model import load_model
+
+        model, weights = load_model(Path(folder), catalog)
+        return cls(model, weights=weights)
+
+
+def _seeds(
+    count: int,
+    seed: int | Sequence[int] | None,
+    generator: torch.Generator | Sequence[torch.Generator] | None,
+) -> list[int]:
+    if seed is not None and generator is not None:
+        raise InvalidRequestError("Expected seed or generator, found both. Leave one of them out.")
+    if isinstance(seed, Sequence):
+        seeds = [int(value) for value in seed]
+        if len(seeds) != count:
+            raise InvalidRequestError(f"Expected one seed per image ({count}), found {len(seeds)}.")
+        if any(not 0 <= value < 2**63 for value in seeds):
+            raise InvalidRequestError("Expected seeds from 0 to 2^63 - 1.")
+        return seeds
+    if isinstance(generator, Sequence):
+        if len(generator) != count:
+            raise InvalidRequestError(f"Expected one generator per image ({count}), found {len(generator)}.")
+        return [_draw_seed(one) for one in generator]
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InvalidRequestError(f"Expected a seed from 0 to 2^63 - 1, found {seed}.")
+    if generator is None:
+        generator = torch.Generator()
+        if seed is None:
+            generator.seed()
+        else:
+            generator.manual_seed(seed)
+    return [_draw_seed(generator) for _ in range(count)]
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+
+
+def _negatives(negative: str | Sequence[str], num_prompts: int, num_images_per_prompt: int) -> list[str]:
+    prompts = [negative] * num_prompts if isinstance(negative, str) else list(negative)
+    if len(prompts) != num_prompts:
+        raise PromptError(
+            f"Expected one negative prompt or one per prompt ({num_prompts}), found {len(prompts)}."
+        )
+    return [text for text in prompts for _ in range(num_images_per_prompt)]
+
+
+def _as(images: Tensor | None, output_type: OutputType) -> Any:
+    if images is None or output_type == "pt":
+        return images
+    array = images.permute(0, 2, 3, 1).cpu().numpy()
+    if output_type == "np":
+        return array
+    return [Image.fromarray(pixels) for pixels in (array * 255.0).round().astype(np.uint8)]

@@ -1,0 +1,1 @@
+"""What plugin authors need to test their components: install with `pip install fluid-core[testing]`."""

@@ -1,0 +1,45 @@
+"""Text encoders: prompts to the states that the backbone attends to.
+
+Importing this package is cheap: names load the modules behind them when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluid_core.text.byte_encoder import ByteEncoder, build_byte_encoder
+    from fluid_core.text.options import ByteEncoderOptions, T5EncoderOptions
+    from fluid_core.text.t5_encoder import T5Encoder, build_t5_encoder, example_t5_options
+
+_HOMES = {
+    "ByteEncoder": "fluid_core.text.byte_encoder",
+    "ByteEncoderOptions": "fluid_core.text.options",
+    "T5Encoder": "fluid_core.text.t5_encoder",
+    "T5EncoderOptions": "fluid_core.text.options",
+    "build_byte_encoder": "fluid_core.text.byte_encoder",
+    "build_t5_encoder": "fluid_core.text.t5_encoder",
+    "example_t5_options": "fluid_core.text.t5_encoder",
+}
+
+__all__ = [
+    "ByteEncoder",
+    "ByteEncoderOptions",
+    "T5Encoder",
+    "T5EncoderOptions",
+    "build_byte_encoder",
+    "build_t5_encoder",
+    "example_t5_options",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fluid_core.text' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,63 @@
+"""Options of the text encoders. No torch here: listing components must stay fast."""
+
+from typing import Any, Literal
+
+import attrs
+
+from fluid_core.errors import ConfigurationError
+
+Overlong = Literal["error", "truncate"]
+"""What to do with a prompt longer than the encoder takes: refuse it, or cut it and log what was cut."""
+
+_POSITIVE = (attrs.validators.instance_of(int), attrs.validators.gt(0))
+_OVERLONG = attrs.validators.in_(("error", "truncate"))
+
+
+def _supported_dtype(_instance: Any, _attribute: Any, value: str) -> None:
+    if value == "float16":
+        raise ConfigurationError(
+            "Expected dtype 'float32' or 'bfloat16' for T5, found 'float16': its activations exceed the "
+            "range of half precision and become infinite. Use 'bfloat16' where memory is short."
+        )
+    if value not in ("float32", "bfloat16"):
+        raise ConfigurationError(f"Expected dtype 'float32' or 'bfloat16' for T5, found {value!r}.")
+
+
+def _named(_instance: Any, _attribute: Any, value: str) -> None:
+    if not value.strip():
+        raise ConfigurationError(
+            "Expected path to be a folder with a T5 model and its tokenizer, or a model id of a hub such as "
+            "'google/t5-v1_1-small', found an empty string."
+        )
+
+
+@attrs.frozen(kw_only=True)
+class ByteEncoderOptions:
+    """Options of `bytes`: UTF-8 bytes embedded by learned tables that train with the model.
+
+    `width` is the length of a state. `max_length` counts bytes and the two marks around them.
+    """
+
+    width: int = attrs.field(default=128, validator=_POSITIVE)
+    max_length: int = attrs.field(
+        default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(3)]
+    )
+    overlong: Overlong = attrs.field(default="error", validator=_OVERLONG)
+
+
+@attrs.frozen(kw_only=True)
+class T5EncoderOptions:
+    """Options of `t5`: a frozen T5 encoder, as in the paper (T5-XXL).
+
+    `path` is a local folder or a model id of the Hugging Face hub, `revision` a branch, tag or commit there.
+    `max_length` counts T5's own tokens with the end mark. `dtype` is that of the weights, `float32` or
+    `bfloat16`. Raises `ConfigurationError` for `float16`, in which T5 overflows.
+    """
+
+    path: str = attrs.field(validator=[attrs.validators.instance_of(str), _named])
+    max_length: int = attrs.field(
+        default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(2)]
+    )
+    dtype: str = attrs.field(default="float32", validator=_supported_dtype)
+    revision: str | None = None
+    overlong: Overlong = attrs.field(default="error", validator=_OVERLONG)

@@ -1,0 +1,66 @@
+"""Checks of prompts that every text encoder makes, in words for the person who wrote them."""
+
+import logging
+from collections.abc import Sequence
+
+from fluid_core.errors import PromptError
+from fluid_core.text.options import Overlong
+
+_logger = logging.getLogger(__name__)
+
+_EXCERPT_LENGTH = 60
+
+
+def check_prompts(prompts: Sequence[str]) -> list[str]:
+    """The prompts as a list. Raises `PromptError` naming the first that is no text, or has nothing but white
+    space.
+    """
+    if isinstance(prompts, str):
+        raise PromptError(
+            f"Expected a list of prompts, found one string {_excerpt(prompts)!r}. Put it in a list: [prompt]."
+        )
+    if len(prompts) == 0:
+        raise PromptError("Expected at least one prompt, found none.")
+    for index, prompt in enumerate(prompts):
+        where = place(index, len(prompts))
+        if not isinstance(prompt, str):
+            raise PromptError(f"Expected {where} to be a string, found {type(prompt).__name__}: {prompt!r}.")
+        if not prompt.strip():
+            raise PromptError(
+                f"Expected {where} to say something, found an empty text. Describe the picture."
+            )
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise PromptError(
+                f"Expected {where} to be valid Unicode text, found half of a surrogate pair in {prompt!r}. "
+                "Read the text with the encoding it was written in."
+            ) from None
+    return list(prompts)
+
+
+def place(index: int, num_prompts: int) -> str:
+    """Words for one prompt of several, counted from 1."""
+    return "the prompt" if num_prompts == 1 else f"prompt {index + 1} of {num_prompts}"
+
+
+def report_overlong(
+    prompt: str, where: str, *, length: int, limit: int, unit: str, overlong: Overlong, cut: str
+) -> None:
+    """Deal with a prompt of `length` units where `limit` is the most: refuse it, or log what is cut from it.
+
+    `where` says which prompt it is and `cut` is the text that truncation loses. Raises `PromptError` if
+    `overlong` is `error`.
+    """
+    if overlong == "error":
+        raise PromptError(
+            f"Expected {where} to have at most {limit} {unit}, found {length}: {_excerpt(prompt)!r}. Shorten "
+            "it, or set overlong = 'truncate' for the text encoder to cut such prompts."
+        )
+    _logger.warning(
+        "Truncated %s from %d to %d %s: %r was cut from the end.", where, length, limit, unit, cut
+    )
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= _EXCERPT_LENGTH else text[: _EXCERPT_LENGTH - 3] + "..."

@@ -1,0 +1,77 @@
+"""The trainable bridge from a text encoder's states to the backbone (paper, section 3: six transformer blocks)."""
+
+import attrs
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from fluid_core.backbone.attention import SelfAttention
+from fluid_core.backbone.feed_forward import FeedForward
+from fluid_core.backbone.sizes import BackboneShape
+from fluid_core.exchange import TextFeatures
+
+NORM_EPS = 1e-6
+
+
+@attrs.frozen(kw_only=True)
+class AlignedText:
+    """Text as the backbone sees it: states of its own width, and which of them are real."""
+
+    states: Float[Tensor, "batch text_length width"]
+    mask: Bool[Tensor, "batch text_length"]
+
+
+class AlignerBlock(nn.Module):
+    """Self-attention among the text tokens and an MLP."""
+
+    def __init__(self, shape: BackboneShape) -> None:
+        super().__init__()
+        self.self_attention_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.self_attention = SelfAttention(shape.width, shape.num_heads)
+        self.feed_forward_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.feed_forward = FeedForward(shape.width, round(shape.width * shape.mlp_ratio))
+
+    def forward(
+        self, x: Float[Tensor, "batch text_length width"], mask: Bool[Tensor, "batch 1 1 text_length"]
+    ) -> Float[Tensor, "batch text_length width"]:
+        """States after this block; padding is never looked at."""
+        x = x + self.self_attention.bidirectional(self.self_attention_norm(x), mask)
+        updated: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return updated
+
+
+class TextAligner(nn.Module):
+    """Projects text states to the backbone's width and refines them.
+
+    It also owns the learned state that stands for "no text": the unconditional branch of classifier-free guidance, and
+    what a dropped caption becomes in training.
+    """
+
+    def __init__(self, text_width: int, shape: BackboneShape) -> None:
+        super().__init__()
+        self.input_norm = nn.LayerNorm(text_width, eps=NORM_EPS)
+        self.projection = nn.Linear(text_width, shape.width)
+        self.blocks = nn.ModuleList(AlignerBlock(shape) for _ in range(shape.aligner_depth))
+        self.output_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.no_text = nn.Parameter(torch.empty(shape.width))
+        nn.init.normal_(self.no_text, std=1.0)
+
+    def forward(self, text: TextFeatures, dropped: Bool[Tensor, "batch"] | None = None) -> AlignedText:
+        """Aligned states of encoded prompts; where `dropped`, the state for "no text" instead."""
+        x = self.projection(self.input_norm(text.states))
+        for block in self.blocks:
+            x = block(x, text.mask[:, None, None, :])
+        x = self.output_norm(x)
+        mask = text.mask
+        if dropped is not None:
+            x = torch.where(dropped[:, None, None], self.no_text, x)
+            first_only = torch.arange(mask.shape[1], device=mask.device) == 0
+            mask = torch.where(dropped[:, None], first_only, mask)
+        return AlignedText(states=x, mask=mask)
+
+    def unconditional(self, batch_size: int) -> AlignedText:
+        """The state for no text, for a batch of prompts."""
+        states = self.no_text.expand(batch_size, 1, -1)
+        return AlignedText(
+            states=states, mask=torch.ones(batch_size, 1, dtype=torch.bool, device=states.device)
+        )

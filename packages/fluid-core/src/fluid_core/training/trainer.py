@@ -1,0 +1,296 @@
+"""The training loop.
+
+Everything random in step `s` follows from the seed and `s` alone: the batch, the order, the noise. A resumed run is
+therefore bit-equal to one that was never interrupted (on a CPU), with no generator state to save.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+
+from fluid_core.assembly import build_dataset, build_model
+from fluid_core.atomic_files import write_bytes
+from fluid_core.configuration import FluidConfig, TrainingConfig, config_from_json, config_to_json
+from fluid_core.contact_sheet import contact_sheet, save_image
+from fluid_core.data.batches import BatchLoader, readable_images
+from fluid_core.data.captioned_images import CaptionedImages
+from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, NonFiniteLossError
+from fluid_core.evaluation.validation_loss import validation_loss
+from fluid_core.exchange import DatasetContext
+from fluid_core.model import BatchLoss, FluidModel
+from fluid_core.pipeline import FluidPipeline
+from fluid_core.protocols import LearnsFromImages
+from fluid_core.saved_model import save_model
+from fluid_core.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fluid_core.training.learning_rate import learning_rate_factor
+from fluid_core.training.metrics import MetricsFile
+from fluid_core.training.moving_average import MovingAverage
+from fluid_core.training.optimizer import build_optimizer
+from fluid_core.training.progress import TrainingProgress
+
+if TYPE_CHECKING:
+    from fluid_core.catalog import ComponentCatalog
+
+
+@attrs.frozen(kw_only=True)
+class TrainingResult:
+    """Where a finished run left its model, and its last figures."""
+
+    model_folder: Path
+    num_steps: int
+    seconds: float
+    images_per_second: float
+    validation: dict[str, float]
+
+
+class Trainer:
+    """Trains the model of a configuration and writes everything below one folder.
+
+    `config.json`, `metrics.jsonl`, `samples/step-*.png`, `checkpoints/step-*/` and at the end `model/` (the moving
+    average, ready for `FluidPipeline.from_pretrained`) and `model-raw/` (the weights themselves).
+
+    A new run refuses a folder that already holds one; `resume=True` continues from its newest checkpoint, or starts if
+    there is none. Raises `ConfigurationError`, `CheckpointError` and what building the parts raises.
+    """
+
+    def __init__(
+        self,
+        config: FluidConfig,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        catalog: "ComponentCatalog | None" = None,
+        progress: TrainingProgress | None = None,
+    ) -> None:
+        if config.training is None or config.data is None:
+            raise ConfigurationError(
+                "Expected a [training] and a [data] section, found a configuration without."
+            )
+        self.config = config
+        self.settings: TrainingConfig = config.training
+        self.folder = Path(folder)
+        self.progress = progress or TrainingProgress()
+        self._claim_folder(resume)
+        torch.manual_seed(self.settings.seed)
+        self.model: FluidModel = build_model(config, catalog).to(_device(self.settings.device))
+        self.train_data = self._dataset("train", catalog)
+        self.validation_data = self._dataset("validation", catalog)
+        self.average = MovingAverage(self.model, self.settings.ema_decay)
+        self.optimizer = build_optimizer(self.model, self.settings)
+        self.step = 0
+        """Steps taken so far."""
+
+        found = checkpoints(self._checkpoints)
+        if found:
+            self.step = load_checkpoint(
+                found[-1], model=self.model, average=self.average, optimizer=self.optimizer
+            )
+        else:
+            self._fit_tokenizer()
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", resume_step=self.step)
+
+    def train(self) -> TrainingResult:
+        """Run to the last step. Raises `NonFiniteLossError` without touching weights or files if the loss is NaN."""
+        settings = self.settings
+        loader = BatchLoader(self.train_data, batch_size=settings.batch_size, seed=settings.seed)
+        started, first_step = time.perf_counter(), self.step
+        validation: dict[str, float] = {}
+        self.model.train()
+        with self.progress.running(first_step, settings.num_steps, settings.batch_size):
+            try:
+                while self.step < settings.num_steps:
+                    loss, norm, rate = self._train_step(loader)
+                    self.step += 1
+                    last = self.step == settings.num_steps
+                    if self.step % settings.log_every == 0 or last:
+                        self._log(loss, norm, rate, started, first_step, len(loader.unreadable))
+                    if _due(self.step, settings.sample_every) or last:
+                        self._draw_samples()
+                    if _due(self.step, settings.checkpoint_every) or last:
+                        validation = self._validate()
+                        self._save_checkpoint()
+            finally:
+                loader.close()
+        seconds = time.perf_counter() - started
+        self._report_unreadable(loader)
+        return TrainingResult(
+            model_folder=self._save_models(),
+            num_steps=self.step,
+            seconds=seconds,
+            images_per_second=(self.step - first_step) * settings.batch_size / seconds,
+            validation=validation,
+        )
+
+    def _train_step(self, loader: BatchLoader) -> tuple[BatchLoss, float, float]:
+        settings, step = self.settings, self.step
+        batch = loader.batch(step)
+        generator = torch.Generator().manual_seed(_step_seed(settings.seed, step))
+        # Parts with dropout, and plugins that use it, draw from the global generator.
+        torch.manual_seed(_step_seed(settings.seed, step))
+        loss: BatchLoss = self.model.loss(
+            batch.images,
+            batch.captions,
+            generator=generator,
+            text_drop_probability=settings.text_drop_probability,
+        )
+        mean = loss.mean
+        if not math.isfinite(float(mean.detach())):
+            raise NonFiniteLossError(self._non_finite_report(float(mean.detach()), loss, batch.captions))
+        self.optimizer.zero_grad(set_to_none=True)
+        mean.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        limit = settings.gradient_clip_norm if settings.gradient_clip_norm is not None else math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not math.isfinite(norm):
+            names = [
+                n
+                for n, p in self.model.named_parameters()
+                if p.grad is not None and not p.grad.isfinite().all()
+            ]
+            raise NonFiniteLossError(
+                f"Step {step + 1}: the gradient of {names[0]} and {len(names) - 1} more parameters is not finite. The "
+                "weights were not changed. Lower training.learning_rate, or resume from an earlier checkpoint."
+            )
+        rate = settings.learning_rate * learning_rate_factor(
+            step, num_steps=settings.num_steps, warmup_steps=settings.warmup_steps, schedule=settings.schedule
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.average.update(step)
+        self.progress.stepped(step + 1, float(mean.detach()))
+        return loss, norm, rate
+
+    def _non_finite_report(self, value: float, loss: BatchLoss, captions: tuple[str, ...]) -> str:
+        parts = [name for name, part in loss.parts.items() if not bool(part.isfinite())]
+        weights = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
+        where = (
+            f"part {', '.join(parts)} of the loss of {type(self.model.head).__name__}"
+            if parts
+            else "the loss"
+        )
+        cause = f"The weights {weights[0]} are already not finite" if weights else "All weights are finite"
+        return (
+            f"Step {self.step + 1}: {where} is {value}, expected a finite number. {cause}; the step was not taken and no "
+            f"file was changed. First captions of the batch: {list(captions[:3])}. Lower training.learning_rate, set "
+            "training.gradient_clip_norm, or resume from an earlier checkpoint."
+        )
+
+    def _claim_folder(self, resume: bool) -> None:
+        saved = self.folder / "config.json"
+        if saved.exists():
+            if not resume:
+                raise CheckpointError(
+                    f"{self.folder} already holds a run. Continue it with resume, or choose another folder."
+                )
+            self._check_same_model(config_from_json(saved.read_text()))
+        try:
+            write_bytes(saved, (config_to_json(self.config) + "\n").encode())
+        except OSError as error:
+            raise CheckpointError(f"The folder {self.folder} can not be written: {error}.") from error
+
+    def _check_same_model(self, saved: FluidConfig) -> None:
+        if saved.model_part() != self.config.model_part() or saved.data != self.config.data:
+            raise CheckpointMismatchError(
+                f"The run in {self.folder} was started with another model or data configuration (see its config.json). "
+                "Resume with the same one, or choose another folder."
+            )
+
+    def _dataset(self, split: str, catalog: "ComponentCatalog | None") -> CaptionedImages:
+        assert self.config.data is not None
+        context = DatasetContext(
+            image_size=self.model.tokenizer.image_size,
+            split=split,
+            seed=self.settings.seed,  # type: ignore[arg-type]
+        )
+        dataset = build_dataset(self.config.data, context, catalog)
+        assert isinstance(dataset, CaptionedImages)
+        return dataset
+
+    def _fit_tokenizer(self) -> None:
+        tokenizer = self.model.tokenizer
+        if isinstance(tokenizer, LearnsFromImages) and not tokenizer.fitted:
+            images = readable_images(self.train_data, self.settings.num_fit_images)
+            self.progress.note(f"fitting the tokenizer on {len(images)} images")
+            tokenizer.fit(images.to(self.model.device), seed=self.settings.seed)
+
+    def _log(
+        self, loss: BatchLoss, norm: float, rate: float, started: float, first_step: int, num_unreadable: int
+    ) -> None:
+        seconds = time.perf_counter() - started
+        self.metrics.write(
+            step=self.step,
+            loss=float(loss.mean.detach()),
+            **{name: float(part) / loss.num_tokens for name, part in loss.parts.items()},
+            gradient_norm=norm,
+            learning_rate=rate,
+            images_per_second=(self.step - first_step) * self.settings.batch_size / seconds,
+            seconds=seconds,
+            num_unreadable_images=num_unreadable,
+        )
+
+    def _validate(self) -> dict[str, float]:
+        if self.settings.num_validation_images == 0:
+            return {}
+        with self.average.applied():
+            values = validation_loss(
+                self.model, self.validation_data, num_images=self.settings.num_validation_images
+            )
+        self.metrics.write(step=self.step, **{f"validation_{name}": value for name, value in values.items()})
+        self.progress.note(f"step {self.step}: validation loss {values['loss']:.4f}")
+        return values
+
+    def _draw_samples(self) -> None:
+        if not self.config.sample_prompts:
+            return
+        prompts = list(self.config.sample_prompts)
+        with self.average.applied():
+            pictures = FluidPipeline(self.model, weights="ema")(prompts, seed=self.settings.seed).images
+        self.model.train()
+        path = self.folder / "samples" / f"step-{self.step:08d}.png"
+        save_image(contact_sheet(pictures, prompts, title=f"step {self.step}"), path)
+        self.progress.note(f"step {self.step}: samples in {path}")
+
+    def _save_checkpoint(self) -> None:
+        save_checkpoint(
+            self._checkpoints,
+            step=self.step,
+            model=self.model,
+            average=self.average,
+            optimizer=self.optimizer,
+            keep=self.settings.keep_checkpoints,
+        )
+
+    def _save_models(self) -> Path:
+        save_model(self.model, self.folder / "model-raw", weights="raw")
+        with self.average.applied():
+            save_model(self.model, self.folder / "model", weights="ema")
+        return self.folder / "model"
+
+    def _report_unreadable(self, loader: BatchLoader) -> None:
+        if loader.unreadable:
+            reasons = list(loader.unreadable.values())
+            self.progress.note(f"skipped {len(reasons)} pictures that can not be read, such as: {reasons[0]}")
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _step_seed(seed: int, step: int) -> int:
+    # A prime apart, so that runs with neighbouring seeds do not share steps.
+    return (seed * 1_000_000_007 + step) % 2**63
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,109 @@
+"""The diffusion head: the distribution of a continuous token as a small diffusion model (paper, section 3)."""
+
+from fluid_core.errors import IncompatibleComponentsError
+from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
+from fluid_core.keyed_random import KeyedRandom
+from fluid_core.token_space import ContinuousTokens
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
+from fluid_heads.diffusion.network import DenoisingNetwork
+from fluid_heads.diffusion.noise_schedule import NoiseSchedule
+from fluid_heads.diffusion.options import NUM_TIMESTEPS, DiffusionOptions
+from fluid_heads.diffusion.sampler import AncestralSampler
+
+
+class DiffusionHead(nn.Module):
+    """Denoises one token, given one hidden vector of the backbone: the head of Fluid's continuous models.
+
+    The network is the predecessor's (MAR): residual AdaLN blocks that predict the noise in the token and the variance
+    of the reverse step, trained with the squared error of the noise plus the variational bound of the variance. Losses
+    and samples are float32, also under autocast.
+    """
+
+    token_space: ContinuousTokens
+
+    def __init__(
+        self, token_space: ContinuousTokens, condition_width: int, options: DiffusionOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.token_space = token_space
+        self.condition_width = condition_width
+        self.options = options or DiffusionOptions()
+        self.network = DenoisingNetwork(
+            channels=token_space.channels,
+            condition_width=condition_width,
+            width=self.options.width or condition_width,
+            depth=self.options.depth,
+        )
+        self._diffusion = GaussianDiffusion(NoiseSchedule.cosine())
+
+    @classmethod
+    def from_context(cls, options: DiffusionOptions, context: HeadContext) -> "DiffusionHead":
+        """The head for what core offers a plugin. Raises `IncompatibleComponentsError` for other tokens."""
+        space = context.token_space
+        if not isinstance(space, ContinuousTokens):
+            raise IncompatibleComponentsError(
+                f"The diffusion head predicts continuous tokens, found {space.kind} ones. "
+                "Choose a tokenizer that produces vectors, or a head for ids such as 'softmax'."
+            )
+        return cls(space, context.width, options)
+
+    def reset_parameters(self) -> None:
+        """Initialise all parameters anew, for example after building on the meta device."""
+        self.network.reset_parameters()
+
+    def loss(
+        self,
+        condition: Float[Tensor, "tokens width"],
+        target: Shaped[Tensor, "tokens *token"],
+        *,
+        random: KeyedRandom,
+    ) -> TokenLoss:
+        """`mse + vb` of each token, the mean over `timesteps_per_token` timesteps drawn uniformly.
+
+        `mse` is per channel, `vb` in bits per channel. Raises `InvalidTokensError` for a target that is not of the
+        head's token space.
+        """
+        self.token_space.validate(target)
+        num_draws = self.options.timesteps_per_token
+        timesteps = random.integers(NUM_TIMESTEPS, (num_draws,))
+        noise = random.normal((num_draws, self.token_space.channels))
+        return self.loss_at(condition, target, timesteps=timesteps, noise=noise)
+
+    def loss_at(
+        self,
+        condition: Float[Tensor, "tokens width"],
+        target: Float[Tensor, "tokens channels"],
+        *,
+        timesteps: Int[Tensor, "tokens draws"],
+        noise: Float[Tensor, "tokens draws channels"],
+    ) -> TokenLoss:
+        """The loss for given timesteps (0 to 999) and noise: what `loss` computes once it has drawn them.
+
+        The condition is projected once and serves all draws of its token.
+        """
+        num_draws = timesteps.shape[1]
+        clean = target.float()[:, None].expand(-1, num_draws, -1)
+        conditioning = (
+            self.network.embed_timesteps(timesteps) + self.network.project_condition(condition)[:, None]
+        )
+        x = self._diffusion.coefficients(timesteps).noisy(clean, noise)
+        output = self.network(x, conditioning)
+        mse, vb = self._diffusion.loss_terms(output, clean=clean, noise=noise, steps=timesteps)
+        mse, vb = mse.mean(dim=1), vb.mean(dim=1)
+        return TokenLoss(total=mse + vb, parts={"mse": mse.detach(), "vb": vb.detach()})
+
+    def sampler(self, settings: SamplerSettings) -> AncestralSampler:
+        """A sampler with the present weights, for `settings.num_steps` steps or the number in the options.
+
+        Raises `InvalidRequestError` for fewer steps than one or more than the reverse process has.
+        """
+        num_steps = self.options.num_sampling_steps if settings.num_steps is None else settings.num_steps
+        return AncestralSampler(
+            self.network,
+            condition_width=self.condition_width,
+            num_steps=num_steps,
+            options=self.options,
+        )

@@ -1,0 +1,1 @@
+"""Softmax over the ids of a codebook."""

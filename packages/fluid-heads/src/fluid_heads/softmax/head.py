@@ -1,0 +1,150 @@
+"""Softmax over a codebook: cross-entropy to train with, Gumbel-max to sample with."""
+
+import torch
+from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
+from fluid_core.exchange import HeadContext, SamplerSettings, SamplingRequest, TokenLoss
+from fluid_core.keyed_random import KeyedRandom
+from fluid_core.token_space import DiscreteTokens
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fluid_heads.precision import without_autocast
+from fluid_heads.request_checks import check_request
+from fluid_heads.softmax.options import SoftmaxOptions
+
+
+class SoftmaxHead(nn.Module):
+    """A linear layer and a softmax: the distribution of one id given one hidden vector (paper, section 3).
+
+    With `options.tied_weights` the output matrix is `token_embedding.weight`, one row per id; the head registers
+    only a bias of its own. The embedding is held outside the module's registry, so that it is saved, counted and
+    updated once, by its owner; a deep copy of a model that contains both points to the copied embedding. Without
+    tying the head owns a matrix, and `token_embedding` is not used.
+
+    Logits and losses are computed in float32, also under autocast. Raises `IncompatibleComponentsError` if the
+    token space is not discrete, or if weights can not be tied to what `token_embedding` is.
+    """
+
+    token_space: DiscreteTokens
+
+    def __init__(
+        self,
+        token_space: DiscreteTokens,
+        condition_width: int,
+        options: SoftmaxOptions | None = None,
+        *,
+        token_embedding: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.token_space = token_space
+        self.condition_width = condition_width
+        self.options = options or SoftmaxOptions()
+        vocabulary_size = token_space.vocabulary_size
+        # A module inside a tuple is not registered, and a deep copy still follows it.
+        self._tied_embedding: tuple[nn.Module, ...] = ()
+        self.weight: nn.Parameter | None
+        if self.options.tied_weights:
+            found = getattr(token_embedding, "weight", None)
+            expected = (vocabulary_size, condition_width)
+            if token_embedding is None or not isinstance(found, Tensor) or tuple(found.shape) != expected:
+                what = f"a weight of shape {tuple(found.shape)}" if isinstance(found, Tensor) else "no weight"
+                raise IncompatibleComponentsError(
+                    f"A softmax head with tied weights expects a token embedding whose weight has shape {expected} "
+                    f"(vocabulary, width), found {type(token_embedding).__name__} with {what}. "
+                    "Pass the embedding of the backbone, or set tied_weights to false."
+                )
+            self._tied_embedding = (token_embedding,)
+            self.register_parameter("weight", None)
+        else:
+            self.weight = nn.Parameter(torch.empty(vocabulary_size, condition_width))
+        self.bias = nn.Parameter(torch.empty(vocabulary_size))
+        self.reset_parameters()
+
+    @classmethod
+    def from_context(cls, options: SoftmaxOptions, context: HeadContext) -> "SoftmaxHead":
+        """The head for what core offers a plugin. Raises `IncompatibleComponentsError` for other tokens."""
+        space = context.token_space
+        if not isinstance(space, DiscreteTokens):
+            raise IncompatibleComponentsError(
+                f"The softmax head predicts discrete tokens, found {space.kind} ones. "
+                "Choose a tokenizer that produces ids, or a head for continuous tokens such as 'diffusion'."
+            )
+        return cls(space, context.width, options, token_embedding=context.token_embedding)
+
+    def reset_parameters(self) -> None:
+        """Initialise the head's own parameters: N(0, 0.02) for a matrix of its own, zero for the bias."""
+        if self.weight is not None:
+            nn.init.normal_(self.weight, std=0.02)
+        nn.init.zeros_(self.bias)
+
+    @property
+    def output_weight(self) -> Float[Tensor, "vocabulary width"]:
+        """The output matrix: the embedding's if weights are tied, else the head's own."""
+        weight = self._tied_embedding[0].weight if self.weight is None else self.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def logits(self, condition: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens vocabulary"]:
+        """Unnormalised log-probabilities of every id, in float32."""
+        with without_autocast(condition.device):
+            return functional.linear(condition.float(), self.output_weight.float(), self.bias.float())
+
+    def loss(
+        self,
+        condition: Float[Tensor, "tokens width"],
+        target: Shaped[Tensor, "tokens *token"],
+        *,
+        random: KeyedRandom,  # noqa: ARG002 (cross-entropy draws nothing)
+    ) -> TokenLoss:
+        """Cross-entropy of each token in nats, unreduced.
+
+        `parts["cross_entropy"]` is the one without label smoothing. Raises `InvalidTokensError` for a target that
+        is no id of the vocabulary.
+        """
+        self.token_space.validate(target)
+        logits = self.logits(condition)
+        plain = functional.cross_entropy(logits, target, reduction="none")
+        total = plain
+        if self.options.label_smoothing > 0.0:
+            total = functional.cross_entropy(
+                logits, target, reduction="none", label_smoothing=self.options.label_smoothing
+            )
+        return TokenLoss(total=total, parts={"cross_entropy": plain.detach()})
+
+    def sampler(self, settings: SamplerSettings) -> "SoftmaxSampler":
+        """A sampler. Raises `InvalidRequestError` for a number of steps: an id is drawn at once."""
+        if settings.num_steps not in (None, 1):
+            raise InvalidRequestError(
+                f"The softmax head draws a token in one step, found num_steps={settings.num_steps}. "
+                "Leave the head's number of steps at its default."
+            )
+        return SoftmaxSampler(self)
+
+
+class SoftmaxSampler:
+    """Draws ids by the Gumbel-max trick: argmax(logits / temperature + Gumbel noise).
+
+    The noise of a token depends on its own row of `request.random` alone. Temperature 0 takes the likeliest id.
+    Guidance mixes logits: l = l_negative + scale * (l_conditional - l_negative).
+    """
+
+    def __init__(self, head: SoftmaxHead) -> None:
+        self._head = head
+
+    @torch.no_grad()
+    def __call__(
+        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
+    ) -> Int[Tensor, "tokens"]:
+        """One id for every hidden vector. Raises `InvalidRequestError` for a negative temperature."""
+        check_request(condition, request, width=self._head.condition_width)
+        logits = self._head.logits(condition)
+        if request.guidance is not None:
+            negative = self._head.logits(request.guidance.negative)
+            logits = negative + request.guidance.scale.float()[:, None] * (logits - negative)
+        if request.temperature == 0.0:
+            return logits.argmax(dim=1)
+        # -log(0) is infinite, which rightly makes that id lose; 1 is never drawn.
+        uniform = request.random.uniform((logits.shape[1],))
+        gumbel = -torch.log(-torch.log(uniform))
+        return (logits / request.temperature + gumbel).argmax(dim=1)

@@ -1,0 +1,49 @@
+"""Tokenizers for Fluid: images to tokens and back.
+
+Importing this package is cheap: names load the modules behind them when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluid_tokenizers.latent_statistics import LatentStatistics
+    from fluid_tokenizers.options import PatchCodebookOptions, PixelPatchesOptions
+    from fluid_tokenizers.patch_codebook import PatchCodebook
+    from fluid_tokenizers.patching import from_patches, to_patches
+    from fluid_tokenizers.pixel_patches import PixelPatches
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LatentStatistics": "fluid_tokenizers.latent_statistics",
+    "PatchCodebook": "fluid_tokenizers.patch_codebook",
+    "PatchCodebookOptions": "fluid_tokenizers.options",
+    "PixelPatches": "fluid_tokenizers.pixel_patches",
+    "PixelPatchesOptions": "fluid_tokenizers.options",
+    "from_patches": "fluid_tokenizers.patching",
+    "to_patches": "fluid_tokenizers.patching",
+}
+
+__all__ = [
+    "LatentStatistics",
+    "PatchCodebook",
+    "PatchCodebookOptions",
+    "PixelPatches",
+    "PixelPatchesOptions",
+    "from_patches",
+    "to_patches",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fluid_tokenizers' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
