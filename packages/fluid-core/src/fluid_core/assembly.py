@@ -17,9 +17,7 @@ def build_model(config: FluidConfig, catalog: ComponentCatalog | None = None) ->
     check_configuration(config, catalog)
 
     def build_head(context: HeadContext) -> Head:
-        head: Head = catalog.build(
-            "head", config.head.name, config.head.options, context, root="$.head.options"
-        )
+        head: Head = catalog.build("head", config.head.name, config.head.options, context, root="$.head.options")
         return head
 
     model = FluidModel(
@@ -36,14 +34,15 @@ def build_model(config: FluidConfig, catalog: ComponentCatalog | None = None) ->
         head=build_head,
         backbone=config.backbone.shape(),
     )
-    model.config = config.model_part()
+    model.config, model.catalog = config.model_part(), catalog
     return model
 
 
-def build_dataset(
-    choice: ComponentChoice, context: DatasetContext, catalog: ComponentCatalog | None = None
-) -> object:
-    """The data set a configuration names, for the model's image size and one split of the data."""
+def build_dataset(choice: ComponentChoice, context: DatasetContext, catalog: ComponentCatalog | None = None) -> object:
+    """The data set a configuration names, for the model's image size and one split of the data.
+
+    Raises `UnknownComponentError` or `ConfigurationError`, and `DataError` where the data is missing or malformed.
+    """
     return (catalog or installed_components()).build(
         "dataset", choice.name, choice.options, context, root="$.data.options"
     )

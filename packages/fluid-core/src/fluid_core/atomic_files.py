@@ -1,7 +1,8 @@
 """Reading and writing whole files: JSON and safetensors, never pickle, never half a file.
 
 A file is written under a temporary name in its own folder, flushed to disk and renamed; a folder is filled under a
-temporary name and renamed. Whoever looks sees the old content or the new, nothing between.
+temporary name and renamed. Whoever looks sees the old content or the new, nothing between; only where a folder replaces
+another is there a moment with neither.
 """
 
 import json
@@ -18,23 +19,43 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fluid_core.errors import CheckpointError, CheckpointMismatchError
+from fluid_core.errors import CheckpointError, CheckpointMismatchError, OutputError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all, and make its folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".unfinished")
+    """Write a file, whole or not at all, and make its folder if needed. Raises `OutputError` if that is impossible."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".unfinished")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _can_not_write(path, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` if needed. Raises `OutputError` unless files can be written there: to ask before a long work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):
+            pass
+    except OSError as error:
+        raise _can_not_write(folder, error) from error
+
+
+def _can_not_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} can not be written: {error.strerror or error}. Choose another place, or make room there and allow "
+        "writing."
+    )
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -52,7 +73,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises `CheckpointError` if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             f"Expected a file {path}, found none. Is this the folder of a saved model or run?"
@@ -61,6 +82,8 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{path} is damaged: it is not valid JSON ({error}). Restore it or save the model anew."
         ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} can not be read: {error.strerror or error}.") from error
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -81,20 +104,27 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Fill a folder that appears under its name only when the block ends without an error.
 
-    An existing folder of that name is replaced then, and kept as it was if the block fails.
+    An existing folder of that name is replaced then, and kept as it was if the block fails. Raises `OutputError` if no
+    folder can be made there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".unfinished"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".unfinished"))
+    except OSError as error:
+        raise _can_not_write(folder, error) from error
     try:
         yield temporary
         temporary.chmod(0o755)
         if folder.exists():
-            replaced = Path(
-                tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".replaced")
-            )
+            replaced = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".replaced"))
             os.replace(folder, replaced / "old")
-            os.replace(temporary, folder)
-            shutil.rmtree(replaced)
+            try:
+                os.replace(temporary, folder)
+            except BaseException:
+                os.replace(replaced / "old", folder)
+                replaced.rmdir()
+                raise
+            shutil.rmtree(replaced, ignore_errors=True)
         else:
             os.replace(temporary, folder)
     except BaseException:
@@ -102,14 +132,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def load_state(
-    module: torch.nn.Module, state: Mapping[str, Tensor], *, source: str, expected: Mapping[str, Tensor]
-) -> None:
-    """Load `state` into `module`, all of it or nothing.
+def remove_unfinished(folder: Path) -> None:
+    """Delete what a killed process left of `new_folder` and `write_bytes` in `folder`."""
+    for path in [*folder.glob(".*.unfinished"), *folder.glob(".*.replaced")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
-    `expected` is the part of the module's state that must be there. Raises `CheckpointMismatchError` that lists what is
-    missing, unexpected or of another shape, before any weight changes.
-    """
+
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise `CheckpointMismatchError` that lists what in `state` is missing, unexpected or of another shape."""
     problems = [f"{name}: missing" for name in expected if name not in state]
     problems += [f"{name}: not part of this model" for name in state if name not in expected]
     problems += [
@@ -123,4 +156,15 @@ def load_state(
             f"{source} does not fit the model it is loaded into; nothing was changed:\n  {shown}\n"
             "Build the model from the configuration saved beside the weights."
         )
+
+
+def load_state(
+    module: torch.nn.Module, state: Mapping[str, Tensor], *, source: str, expected: Mapping[str, Tensor]
+) -> None:
+    """Load `state` into `module`, all of it or nothing.
+
+    `expected` is the part of the module's state that must be there. Raises `CheckpointMismatchError` as `check_state`
+    does, before any weight changes.
+    """
+    check_state(state, expected, source=source)
     module.load_state_dict(dict(state), strict=False)

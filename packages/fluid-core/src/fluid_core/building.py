@@ -31,9 +31,7 @@ def component_options(installed: InstalledComponent, options: Any = None, *, roo
     )
 
 
-def build_component(
-    installed: InstalledComponent, options: Any = None, *context: Any, root: str = "$"
-) -> Any:
+def build_component(installed: InstalledComponent, options: Any = None, *context: Any, root: str = "$") -> Any:
     """Build a component and check that it has what its kind promises.
 
     `options` and `root` are those of `component_options`; `context` is what the kind is built for (see
@@ -85,7 +83,5 @@ def missing_members(built: Any, protocol: type) -> list[str]:
         if not hasattr(built, name):
             missing.append(f"the method '{name}'" if is_method else f"the attribute '{name}'")
         elif is_method and not callable(getattr(built, name)):
-            missing.append(
-                f"the method '{name}' (found a value of type {type(getattr(built, name)).__name__})"
-            )
+            missing.append(f"the method '{name}' (found a value of type {type(getattr(built, name)).__name__})")
     return missing

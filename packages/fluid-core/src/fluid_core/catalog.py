@@ -9,7 +9,7 @@ import attrs
 from fluid_core.components import Component
 from fluid_core.discovery import (
     DISABLED_PLUGINS_VARIABLE,
-    HOOKS,
+    KINDS,
     DisabledPlugin,
     InstalledComponent,
     PluginFailure,
@@ -33,9 +33,6 @@ __all__ = [
     "PluginFailure",
     "installed_components",
 ]
-
-KINDS: tuple[str, ...] = tuple(declaration.kind for declaration in HOOKS.values())
-"""The kinds of components: `tokenizer`, `head`, `order`, `text-encoder`, `dataset`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -98,10 +95,7 @@ class ComponentCatalog:
             problems = [f"{label} is declared more than once" for label in twice]
         if problems:
             raise InvalidComponentError(f"Expected valid declarations, found: {'; '.join(problems)}.")
-        added = (
-            InstalledComponent(component=one, distribution=distribution, version=version)
-            for one in components
-        )
+        added = (InstalledComponent(component=one, distribution=distribution, version=version) for one in components)
         return attrs.evolve(self, installed=(*self.installed, *added))
 
     def components(self, kind: str | None = None) -> tuple[InstalledComponent, ...]:
@@ -187,6 +181,5 @@ def installed_components() -> ComponentCatalog:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise UnknownComponentError(
-            f"There is no kind of component named '{kind}'.{did_you_mean(kind, KINDS)} "
-            f"The kinds are {listing(KINDS)}."
+            f"There is no kind of component named '{kind}'.{did_you_mean(kind, KINDS)} The kinds are {listing(KINDS)}."
         )

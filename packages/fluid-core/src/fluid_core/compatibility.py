@@ -7,9 +7,7 @@ from fluid_core.configuration import FluidConfig
 from fluid_core.errors import ConfigurationError, IncompatibleComponentsError, listing
 
 
-def check_compatible(
-    tokenizer: InstalledComponent, head: InstalledComponent, catalog: ComponentCatalog
-) -> None:
+def check_compatible(tokenizer: InstalledComponent, head: InstalledComponent, catalog: ComponentCatalog) -> None:
     """Raise `IncompatibleComponentsError` unless `head` predicts the kind of token that `tokenizer` produces.
 
     The message names the parts of `catalog` that would fit. Raises `TypeError` if the two are of other kinds.

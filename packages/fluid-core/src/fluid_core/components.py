@@ -44,8 +44,10 @@ class Component:
             found.append(f"its summary must be one line of text, found {self.summary!r}")
         if not isinstance(self.options, type) or not attrs.has(self.options):
             found.append(f"its options must be an attrs class, found {self.options!r}")
-        if not callable(self.build):
+        if not _is_function(self.build):
             found.append(f"its build must be a function, found {self.build!r}")
+        if self.example is not None and not _is_function(self.example):
+            found.append(f"its example must be a function or None, found {self.example!r}")
         return found
 
 
@@ -58,6 +60,10 @@ class TokenizerComponent(Component):
     produces: str
     """Kind of its token space: `continuous`, `discrete`, or a word of the plugin's own."""
 
+    def problems(self) -> list[str]:
+        """Everything that is wrong with this declaration, in words; empty if it is valid."""
+        return Component.problems(self) + _token_kind_problems("produces", self.produces)
+
 
 @attrs.frozen(kw_only=True)
 class HeadComponent(Component):
@@ -67,6 +73,10 @@ class HeadComponent(Component):
 
     predicts: str
     """Kind of the token space it predicts; it joins with tokenizers that produce the same kind."""
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with this declaration, in words; empty if it is valid."""
+        return Component.problems(self) + _token_kind_problems("predicts", self.predicts)
 
 
 @attrs.frozen(kw_only=True)
@@ -88,3 +98,14 @@ class DatasetComponent(Component):
     """A data set: `build(options, context: DatasetContext) -> CaptionedImages`."""
 
     kind: ClassVar[str] = "dataset"
+
+
+def _token_kind_problems(field: str, value: object) -> list[str]:
+    if isinstance(value, str) and value.strip():
+        return []
+    return [f"its {field} must be a kind of token such as 'continuous' or 'discrete', found {value!r}"]
+
+
+def _is_function(value: object) -> bool:
+    """Whether a declared function is one: plugins are not type-checked before they are loaded."""
+    return callable(value)

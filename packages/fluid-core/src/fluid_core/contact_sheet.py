@@ -55,14 +55,12 @@ def contact_sheet(
         row, column = divmod(index, num_columns)
         left = _MARGIN + column * cell_width
         top = title_height + _MARGIN + row * cell_height
-        method = Image.Resampling.NEAREST if image.width < tile_size else Image.Resampling.LANCZOS
-        sheet.paste(image.convert("RGB").resize((tile_size, tile_size), method), (left, top))
+        tile = _fitted(image, tile_size)
+        sheet.paste(tile, (left + (tile_size - tile.width) // 2, top + (tile_size - tile.height) // 2))
         draw.rectangle((left - 1, top - 1, left + tile_size, top + tile_size), outline=_FRAME)
         if marks is not None:
             colour = (62, 160, 85) if marks[index] else (205, 70, 60)
-            draw.rectangle(
-                (left, top + tile_size + 2, left + tile_size - 1, top + tile_size + 4), fill=colour
-            )
+            draw.rectangle((left, top + tile_size + 2, left + tile_size - 1, top + tile_size + 4), fill=colour)
         for number, line in enumerate(wrapped):
             draw.text(
                 (left, top + tile_size + 8 + 17 * number),
@@ -73,8 +71,16 @@ def contact_sheet(
     return sheet
 
 
+def _fitted(image: Image.Image, tile_size: int) -> Image.Image:
+    """The picture in its own proportions, as large as fits a tile."""
+    scale = tile_size / max(image.size)
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, method)
+
+
 def save_image(image: Image.Image, path: Path) -> None:
-    """Write a PNG, whole or not at all."""
+    """Write a PNG, whole or not at all. Raises `OutputError` if it can not be written."""
     content = io.BytesIO()
     image.save(content, format="PNG")
     write_bytes(path, content.getvalue())

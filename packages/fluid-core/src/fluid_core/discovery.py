@@ -31,6 +31,9 @@ HOOKS: dict[str, type[Component]] = {
 }
 """Every hook, with the class of the declarations it returns (read from the hook's return annotation)."""
 
+KINDS: tuple[str, ...] = tuple(declaration.kind for declaration in HOOKS.values())
+"""The kinds of components: `tokenizer`, `head`, `order`, `text-encoder`, `dataset`."""
+
 
 @attrs.frozen(kw_only=True)
 class InstalledComponent:
@@ -125,23 +128,17 @@ def discover_plugins(*, disabled: Collection[str] | None = None) -> Discovery:
         blocked_by = wanted_out.keys() & {_normalised(entry_point.name), _normalised(distribution)}
         if blocked_by:
             matched |= blocked_by
-            left_out.append(
-                DisabledPlugin(plugin=entry_point.name, distribution=distribution, version=version)
-            )
+            left_out.append(DisabledPlugin(plugin=entry_point.name, distribution=distribution, version=version))
             continue
         try:
             components = _declarations(entry_point)
         except _RefusedPlugin as refusal:
             failures.append(
-                PluginFailure(
-                    plugin=entry_point.name, distribution=distribution, version=version, cause=str(refusal)
-                )
+                PluginFailure(plugin=entry_point.name, distribution=distribution, version=version, cause=str(refusal))
             )
             continue
         installed += [
-            InstalledComponent(
-                component=component, distribution=distribution, version=version, plugin=entry_point.name
-            )
+            InstalledComponent(component=component, distribution=distribution, version=version, plugin=entry_point.name)
             for component in components
         ]
     return Discovery(
@@ -158,6 +155,8 @@ def problems_of(component: Any, expected: type[Component] = Component) -> list[s
         return [f"expected a {expected.__name__}, found {_described(component)}"]
     label = f"{component.kind} {component.name!r}"
     problems = component.problems()
+    if component.kind not in KINDS:
+        problems.append(f"its kind must be one of {listing(KINDS)}, found {component.kind!r}")
     if not problems:
         try:
             attrs.resolve_types(component.options, include_extras=True)
@@ -191,9 +190,7 @@ def _declarations(entry_point: importlib.metadata.EntryPoint) -> tuple[Component
         for index, component in enumerate(returned):
             with _blaming(f"checking what '{name}' returned"):
                 found = problems_of(component, HOOKS[name])
-            problems += [
-                f"'{name}' returned an invalid declaration at index {index}: {text}" for text in found
-            ]
+            problems += [f"'{name}' returned an invalid declaration at index {index}: {text}" for text in found]
         declared += returned
     if problems:
         raise _RefusedPlugin("; ".join(problems))

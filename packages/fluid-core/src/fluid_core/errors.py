@@ -64,6 +64,10 @@ class CheckpointMismatchError(CheckpointError):
     """A checkpoint is whole but belongs to another model or configuration."""
 
 
+class OutputError(FluidError):
+    """A file or folder can not be written: no permission, no space, or something else of that name."""
+
+
 class NonFiniteLossError(FluidError, ArithmeticError):
     """The loss became NaN or infinite. The message names the step and the tensor."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from fluid_core.backbone.attention import TextKeysValues
-from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
+from fluid_core.errors import IncompatibleComponentsError, InvalidComponentError, InvalidRequestError
 from fluid_core.exchange import (
     AttentionPattern,
     Guidance,
@@ -114,8 +114,7 @@ class SequenceReader:
         self._committed_to: Tensor | None = None
         num_known = int(known[0].sum())
         if num_known:
-            # Known tokens come first in the sequence, among themselves in raster order.
-            positions = known.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :num_known]
+            positions = _known_first(model, known)[:, :num_known]
             self.write(positions, _at(tokens, positions))
 
     def read(self, positions: Int[Tensor, "rows positions"]) -> Float[Tensor, "rows positions width"]:
@@ -149,6 +148,20 @@ class SequenceReader:
         return self._embed.following(*self._last, target)
 
 
+def _known_first(model: FluidModel, known: Bool[Tensor, "rows length"]) -> Int[Tensor, "rows length"]:
+    """Positions in the order of a causal sequence: known tokens come first, each kind in the order of training.
+
+    Where a model was trained over any permutation, known tokens are in raster order among themselves.
+    """
+    ranks = torch.arange(known.shape[1], device=known.device)
+    if model.order.trained_permutations is TrainedPermutations.FIXED:
+        grid = model.tokenizer.token_space.grid
+        # A fixed permutation is the same for every image: one drawn from any generator tells it.
+        view = model.order.training_view(1, grid, generator=torch.Generator(), device=known.device)
+        ranks = view.order[0].argsort()
+    return (ranks + known.shape[1] * ~known).argsort(dim=1)
+
+
 def check_order(model: FluidModel, order: OrderPolicy) -> None:
     """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`."""
     own = model.order
@@ -178,23 +191,24 @@ def generate(
     """Tokens of one image per row of `text`.
 
     `random` has one row per image. `negative` is the text to move away from under guidance; by default no text.
-    `order` replaces the model's own where it was trained for that. `tokens` and `known` fix part of the images; every
-    image must have the same number of known tokens. Raises `InvalidRequestError` or `IncompatibleComponentsError` for
-    a request that order, head or model can not honour.
+    `order` replaces the model's own where it was trained for that. `tokens` and `known` (both or none) fix part of the
+    images: what `tokens` holds elsewhere makes no difference, and every image must have the same number of known
+    tokens. `callback` is told the state after each step.
+
+    Raises `InvalidRequestError`, `InvalidTokensError` or `IncompatibleComponentsError` for a request that order, head
+    or model can not honour, and `InvalidComponentError` for an order that breaks its contract.
     """
     settings = settings or GenerationSettings()
     order = order or model.order
     check_order(model, order)
     space = model.tokenizer.token_space
-    batch_size, device = text.states.shape[0], model.device
-    tokens = space.empty(batch_size, device) if tokens is None else tokens.clone()
-    known = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=device) if known is None else known.clone()
-    counts = known.sum(dim=1)
-    if len(counts) and not bool((counts == counts[0]).all()):
+    batch_size = text.states.shape[0]
+    if random.num_rows != batch_size or (negative is not None and negative.states.shape[0] != batch_size):
         raise InvalidRequestError(
-            f"Expected the same number of known tokens in every image of a batch, found {counts.tolist()}. "
-            "Generate images with different numbers in separate calls."
+            f"Expected one row of random numbers and of negative text for each of the {batch_size} rows of text, found "
+            f"{random.num_rows} and {'no negative text' if negative is None else negative.states.shape[0]}."
         )
+    tokens, known = _canvas(model, batch_size, tokens, known)
     if batch_size == 0 or bool(known.all()):
         return tokens
 
@@ -221,17 +235,59 @@ def generate(
         )
         drawn = sampler(hidden[:batch_size].flatten(0, 1), request).unflatten(0, positions.shape)
         keep = steps.accept(None)
-        kept_positions = positions[keep].view(batch_size, -1)
-        kept_tokens = drawn[keep].view(batch_size, -1, *space.token_shape)
+        num_kept = _num_kept(keep, order)
+        kept_positions = positions[keep].view(batch_size, num_kept)
+        kept_tokens = drawn[keep].view(batch_size, num_kept, *space.token_shape)
         _put(tokens, kept_positions, kept_tokens)
         _put(known, kept_positions, torch.ones_like(kept_positions, dtype=torch.bool))
-        reader.write(
-            *((_twice(kept_positions), _twice(kept_tokens)) if guided else (kept_positions, kept_tokens))
-        )
+        reader.write(*((_twice(kept_positions), _twice(kept_tokens)) if guided else (kept_positions, kept_tokens)))
         step += 1
         if callback is not None:
-            callback(GenerationProgress(step=step, num_steps=steps.num_steps, tokens=tokens, known=known))
+            # Copies: the loop goes on writing to its own.
+            callback(
+                GenerationProgress(step=step, num_steps=steps.num_steps, tokens=tokens.clone(), known=known.clone())
+            )
     return tokens
+
+
+def _canvas(
+    model: FluidModel, batch_size: int, tokens: Tensor | None, known: Tensor | None
+) -> tuple[Tensor, Bool[Tensor, "batch length"]]:
+    """The tokens and what is known of them before the first step: copies, checked."""
+    space, device = model.tokenizer.token_space, model.device
+    empty = space.empty(batch_size, device)
+    if tokens is None and known is None:
+        return empty, torch.zeros(empty.shape[:2], dtype=torch.bool, device=device)
+    if tokens is None or known is None:
+        raise InvalidRequestError(
+            "Expected tokens and known together: which positions are known, and what stands there. Found one of them."
+        )
+    if tokens.shape != empty.shape or known.shape != empty.shape[:2]:
+        raise InvalidRequestError(
+            f"Expected tokens of shape {tuple(empty.shape)} and known of shape {tuple(empty.shape[:2])} for "
+            f"{batch_size} images of this model, found {tuple(tokens.shape)} and {tuple(known.shape)}."
+        )
+    tokens, known = tokens.to(device), known.to(device)
+    counts = known.sum(dim=1)
+    if batch_size and not bool((counts == counts[0]).all()):
+        raise InvalidRequestError(
+            f"Expected the same number of known tokens in every image of a batch, found {counts.tolist()}. "
+            "Generate images with different numbers in separate calls."
+        )
+    space.validate(tokens[known])
+    empty[known] = tokens[known].to(empty.dtype)
+    return empty, known.clone()
+
+
+def _num_kept(keep: Bool[Tensor, "batch positions"], order: OrderPolicy) -> int:
+    """How many of the proposed tokens each image keeps. Raises `InvalidComponentError` if that is none, or differs."""
+    counts = sorted(set(keep.sum(dim=1).tolist()))
+    if len(counts) != 1 or counts[0] == 0:
+        raise InvalidComponentError(
+            f"The order {type(order).__name__} kept {counts} of {keep.shape[1]} proposed tokens, expected the same "
+            "number for every image of the batch, and at least one. Report this to the authors of the order."
+        )
+    return int(counts[0])
 
 
 def _reader(model: FluidModel, text: AlignedText, tokens: Tensor, known: Tensor) -> HiddenReader:

@@ -27,9 +27,7 @@ class GuidanceSchedule:
                 f"Expected a guidance scale of 0 or more, found {self.scale}. Use 1 for no guidance."
             )
         if self.kind not in ("constant", "linear"):
-            raise InvalidRequestError(
-                f"Expected a guidance schedule 'constant' or 'linear', found {self.kind!r}."
-            )
+            raise InvalidRequestError(f"Expected a guidance schedule 'constant' or 'linear', found {self.kind!r}.")
 
     @property
     def active(self) -> bool:

@@ -70,9 +70,7 @@ class KeyedRandom:
 
     def child(self, label: int) -> "KeyedRandom":
         """Streams for one sub-task of every row; different labels are independent of each other and of the parent."""
-        return self.children(
-            torch.full((self.num_rows, 1), label, dtype=torch.int64, device=self._keys.device)
-        )
+        return self.children(torch.full((self.num_rows, 1), label, dtype=torch.int64, device=self._keys.device))
 
     def children(self, labels: Int[Tensor, "rows count"]) -> "KeyedRandom":
         """Streams for `count` sub-tasks of each row, such as the positions to sample in each image.

@@ -66,6 +66,9 @@ class FluidModel(nn.Module):
     config: "FluidConfig | None" = None
     """The configuration the model was built from; None for models put together from objects."""
 
+    catalog: "ComponentCatalog | None" = None
+    """Where the parts that `config` names were found; None for models put together from objects."""
+
     def __init__(
         self,
         *,
@@ -86,21 +89,20 @@ class FluidModel(nn.Module):
         self.aligner = TextAligner(text_encoder.width, shape)
         self.token_embedding = TokenEmbedding(space, shape.width, order.attention, order.trained_permutations)
         self.transformer = Transformer(shape)
-        if not isinstance(head, nn.Module):
-            context = HeadContext(
-                token_space=space, width=shape.width, token_embedding=self.token_embedding.content
-            )
-            head = head(context)  # type: ignore[operator]
+        if not isinstance(head, nn.Module) and callable(head):
+            context = HeadContext(token_space=space, width=shape.width, token_embedding=self.token_embedding.content)
+            head = head(context)
         check_component(head, Head, needs_module=True)
         self.head = head
-        if head.token_space != space:  # type: ignore[union-attr]
+        if head.token_space != space:
             raise IncompatibleComponentsError(
-                f"The tokenizer produces {space}, but the head predicts {head.token_space}. "  # type: ignore[union-attr]
+                f"The tokenizer produces {space}, but the head predicts {head.token_space}. "
                 "Build the head for the tokenizer's token_space."
             )
         self.tokenizer.requires_grad_(False)  # type: ignore[attr-defined]
         if text_encoder.frozen:
             self.text_encoder.requires_grad_(False)  # type: ignore[attr-defined]
+        self.train()
 
     @classmethod
     def from_config(cls, config: "FluidConfig", catalog: "ComponentCatalog | None" = None) -> "FluidModel":
@@ -115,6 +117,14 @@ class FluidModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.token_embedding.placeholder.device
+
+    def train(self, mode: bool = True) -> "FluidModel":
+        """Switch what trains between training and evaluation; tokenizer and frozen text encoder always evaluate."""
+        super().train(mode)
+        self.tokenizer.eval()  # type: ignore[attr-defined]
+        if self.text_encoder.frozen:
+            self.text_encoder.eval()  # type: ignore[attr-defined]
+        return self
 
     def prepare(
         self,
@@ -149,9 +159,7 @@ class FluidModel(nn.Module):
         aligned = self.aligner(batch.text, batch.dropped)
         text = self.transformer.text(aligned.states, aligned.mask)
         tokens, view = batch.tokens, batch.view
-        keys = batch.random.children(
-            torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1)
-        )
+        keys = batch.random.children(torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1))
         if self.order.attention is AttentionPattern.CAUSAL:
             rows = self.token_embedding.sequence(tokens, view.order)
             hidden = self.transformer(rows, text, causal=True).flatten(0, 1)
@@ -175,10 +183,9 @@ class FluidModel(nn.Module):
         text_drop_probability: float = 0.1,
     ) -> BatchLoss:
         """`prepare` and `forward` in one call."""
-        batch: BatchLoss = self(
-            self.prepare(images, captions, generator=generator, text_drop_probability=text_drop_probability)
-        )
-        return batch
+        drawn = self.prepare(images, captions, generator=generator, text_drop_probability=text_drop_probability)
+        loss: BatchLoss = self(drawn)
+        return loss
 
     def tokens(
         self, images: Float[Tensor, "batch 3 height width"], *, random: KeyedRandom
@@ -191,7 +198,7 @@ class FluidModel(nn.Module):
     def encode_text(self, prompts: Sequence[str]) -> TextFeatures:
         """The text encoder's states, without gradients if it is frozen."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.text_encoder.frozen):
-            encoded: TextFeatures = self.text_encoder.encode(prompts)  # type: ignore[operator]
+            encoded: TextFeatures = self.text_encoder.encode(prompts)
             return encoded
 
     def align_text(self, prompts: Sequence[str]) -> AlignedText:

@@ -90,13 +90,9 @@ class FluidPipeline:
         if not prompts:
             raise PromptError("Expected at least one prompt, found an empty list.")
         if num_images_per_prompt < 1:
-            raise InvalidRequestError(
-                f"Expected num_images_per_prompt of 1 or more, found {num_images_per_prompt}."
-            )
+            raise InvalidRequestError(f"Expected num_images_per_prompt of 1 or more, found {num_images_per_prompt}.")
         if output_type not in ("pil", "np", "pt", "tokens"):
-            raise InvalidRequestError(
-                f"Expected output_type 'pil', 'np', 'pt' or 'tokens', found {output_type!r}."
-            )
+            raise InvalidRequestError(f"Expected output_type 'pil', 'np', 'pt' or 'tokens', found {output_type!r}.")
         settings = GenerationSettings(
             num_steps=num_inference_steps,
             num_head_steps=num_head_steps,
@@ -109,9 +105,7 @@ class FluidPipeline:
             text = self.model.align_text(repeated)
             negative = None
             if negative_prompt is not None and settings.guidance.active:
-                negative = self.model.align_text(
-                    _negatives(negative_prompt, len(prompts), num_images_per_prompt)
-                )
+                negative = self.model.align_text(_negatives(negative_prompt, len(prompts), num_images_per_prompt))
             tokens = generate(
                 self.model,
                 text,
@@ -124,24 +118,24 @@ class FluidPipeline:
             images = None if output_type == "tokens" else self.decode(tokens)
         return PipelineOutput(images=_as(images, output_type), tokens=tokens, seeds=tuple(seeds))
 
-    def decode(
-        self, tokens: Shaped[Tensor, "images length *token"]
-    ) -> Float[Tensor, "images 3 height width"]:
+    def decode(self, tokens: Shaped[Tensor, "images length *token"]) -> Float[Tensor, "images 3 height width"]:
         """Images in [0, 1] of tokens."""
         with torch.no_grad():
             decoded: Tensor = self.model.tokenizer.decode(tokens)
         return ((decoded.float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model to a folder of safetensors and JSON: whole, or not at all."""
+        """Write the model to a folder of safetensors and JSON: whole, or not at all.
+
+        Raises `CheckpointError` for a folder that holds anything but a saved model, and for a model put together from
+        objects, since a folder can only name components.
+        """
         from fluid_core.saved_model import save_model
 
         save_model(self.model, Path(folder), weights=self.weights)
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | Path, *, catalog: "ComponentCatalog | None" = None
-    ) -> "FluidPipeline":
+    def from_pretrained(cls, folder: str | Path, *, catalog: "ComponentCatalog | None" = None) -> "FluidPipeline":
         """Load what `save_pretrained`, or a training run, wrote.
 
         Raises `CheckpointError` for a missing or damaged folder, and `UnknownComponentError` if a component's plugin is
@@ -189,16 +183,17 @@ def _draw_seed(generator: torch.Generator) -> int:
 def _negatives(negative: str | Sequence[str], num_prompts: int, num_images_per_prompt: int) -> list[str]:
     prompts = [negative] * num_prompts if isinstance(negative, str) else list(negative)
     if len(prompts) != num_prompts:
-        raise PromptError(
-            f"Expected one negative prompt or one per prompt ({num_prompts}), found {len(prompts)}."
-        )
+        raise PromptError(f"Expected one negative prompt or one per prompt ({num_prompts}), found {len(prompts)}.")
     return [text for text in prompts for _ in range(num_images_per_prompt)]
+
+
+def to_pil(images: Float[Tensor, "images 3 height width"]) -> list[Image.Image]:
+    """PIL images of pictures with values in [0, 1]."""
+    array = images.permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(pixels) for pixels in (array * 255.0).round().astype(np.uint8)]
 
 
 def _as(images: Tensor | None, output_type: OutputType) -> Any:
     if images is None or output_type == "pt":
         return images
-    array = images.permute(0, 2, 3, 1).cpu().numpy()
-    if output_type == "np":
-        return array
-    return [Image.fromarray(pixels) for pixels in (array * 255.0).round().astype(np.uint8)]
+    return to_pil(images) if output_type == "pil" else images.permute(0, 2, 3, 1).cpu().numpy()

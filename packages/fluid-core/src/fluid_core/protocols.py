@@ -64,8 +64,10 @@ class Tokenizer(Protocol):
 class LearnsFromImages(Protocol):
     """Ability of a tokenizer that measures or fits something on training images before the model trains."""
 
-    fitted: bool
-    """False until `fit` was called or fitted state was loaded."""
+    @property
+    def fitted(self) -> bool:
+        """False until `fit` was called or fitted state was loaded."""
+        ...
 
     def fit(self, images: Float[Tensor, "batch 3 height width"], *, seed: int) -> None:
         """Learn from a few thousand images in [-1, 1]; the result is part of the module's state."""
@@ -107,6 +109,7 @@ class Head(Protocol):
         ...
 
 
+@runtime_checkable
 class GenerationSteps(Protocol):
     """The course of one generation: the sampling loop asks what to predict, and reports what it drew."""
 

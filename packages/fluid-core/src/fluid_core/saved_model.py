@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fluid_core.assembly import build_model
 from fluid_core.atomic_files import (
     load_state,
@@ -14,7 +16,7 @@ from fluid_core.atomic_files import (
     write_safetensors,
 )
 from fluid_core.catalog import ComponentCatalog, installed_components
-from fluid_core.configuration import FluidConfig, config_to_json, read_saved_config
+from fluid_core.configuration import SavedConfig, config_to_json, read_saved_config
 from fluid_core.errors import CheckpointError, UnknownComponentError
 from fluid_core.model import FluidModel
 
@@ -25,7 +27,9 @@ WEIGHTS_FILE = "model.safetensors"
 def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
     """Write a model folder, whole or not at all. `weights` says which weights the model holds: `ema` or `raw`.
 
-    Raises `CheckpointError` for a model put together from objects: a folder names components, it can not hold code.
+    A folder that holds nothing but a saved model is replaced. Raises `CheckpointError` for a folder that holds anything
+    else, which would be lost, and for a model put together from objects: a folder names components, it can not hold
+    code. Raises `OutputError` if the folder can not be written.
     """
     if model.config is None:
         raise CheckpointError(
@@ -33,40 +37,67 @@ def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
             "Build it with FluidModel.from_config, or keep model.saved_state() with safetensors and load it into a "
             "model built the same way."
         )
+    folder = folder.expanduser().resolve()
+    _check_replaceable(folder)
     with new_folder(folder) as new:
-        write_json(new / INDEX_FILE, _index(model.config, weights))
+        write_json(new / INDEX_FILE, _index(model, weights))
         write_safetensors(new / WEIGHTS_FILE, model.saved_state())
 
 
-def _index(config: FluidConfig, weights: str) -> dict[str, Any]:
+def _check_replaceable(folder: Path) -> None:
+    """Saving replaces the whole folder: refuse one with anything in it that is no saved model."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"Expected a folder to save the model in, found the file {folder}. Choose another name.")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (INDEX_FILE, WEIGHTS_FILE))
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise CheckpointError(
+            f"{folder} holds {others[0]!r}{more}, which saving would delete. Save the model to a new folder, or one "
+            "that holds nothing but a saved model."
+        )
+
+
+def _index(model: FluidModel, weights: str) -> dict[str, Any]:
     """Settings, which weights, and the distribution that provides each component."""
-    saved = json.loads(config_to_json(config, catalog=installed_components()))
+    assert model.config is not None
+    saved = json.loads(config_to_json(model.config, catalog=model.catalog or installed_components()))
     return {"_class_name": "FluidPipeline", "weights": weights, **saved}
 
 
 def load_model(folder: Path, catalog: ComponentCatalog | None = None) -> tuple[FluidModel, str]:
     """The model of a folder and which weights it holds.
 
-    Raises `CheckpointError` for a missing or damaged folder, `UnknownComponentError` if a plugin is not installed.
+    Torch's global generator is left as it was. Raises `CheckpointError` for a missing or damaged folder,
+    `CheckpointMismatchError` for weights of another model, `ConfigurationError` for settings that this version can not
+    read, and `UnknownComponentError` if a plugin is not installed.
     """
     if not folder.is_dir():
         raise CheckpointError(f"Expected the folder of a saved model, found nothing at {folder}.")
     index = read_json(folder / INDEX_FILE)
-    if (
-        not isinstance(index, dict)
-        or index.pop("_class_name", None) != "FluidPipeline"
-        or "weights" not in index
-    ):
+    if not isinstance(index, dict) or index.pop("_class_name", None) != "FluidPipeline" or "weights" not in index:
         raise CheckpointError(f"{folder / INDEX_FILE} is not the index of a saved Fluid model.")
     weights = str(index.pop("weights"))
     saved = read_saved_config(json.dumps(index), source=f"model index {folder / INDEX_FILE}")
     state = read_safetensors(folder / WEIGHTS_FILE)
-    try:
+    catalog = catalog or installed_components()
+    _check_installed(saved, catalog, folder)
+    # Building draws fresh weights, which are replaced at once.
+    with torch.random.fork_rng(devices=[]):
         model = build_model(saved.config, catalog)
-    except UnknownComponentError as error:
-        raise UnknownComponentError(
-            f"{error} The model in {folder} was saved with components of "
-            f"{', '.join(sorted(set(saved.provided_by.values())))}: install what is missing."
-        ) from error
     load_state(model, state, source=str(folder / WEIGHTS_FILE), expected=model.saved_state())
     return model, weights
+
+
+def _check_installed(saved: SavedConfig, catalog: ComponentCatalog, folder: Path) -> None:
+    """Raise `UnknownComponentError` that names the distribution to install for each component that is missing."""
+    problems = []
+    for field, kind, choice in saved.config.choices():
+        try:
+            catalog.find(kind, choice.name)
+        except UnknownComponentError as error:
+            problems.append(f"{error} It was saved with {saved.provided_by.get(field, 'an unnamed distribution')}.")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise UnknownComponentError(f"The model in {folder} needs plugins that are not installed:\n  {listed}")

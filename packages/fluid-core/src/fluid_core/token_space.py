@@ -57,9 +57,7 @@ class TokenSpace(ABC):
     def validate(self, tokens: Tensor) -> None:
         """Raise `InvalidTokensError` unless the trailing axes, type and values are those of this space."""
 
-    def empty(
-        self, batch_size: int, device: torch.device | str = "cpu"
-    ) -> Shaped[Tensor, "batch length *token"]:
+    def empty(self, batch_size: int, device: torch.device | str = "cpu") -> Shaped[Tensor, "batch length *token"]:
         """A canvas of zeros for `batch_size` images; what it holds at unknown positions has no meaning."""
         return torch.zeros(batch_size, self.grid.length, *self.token_shape, dtype=self.dtype, device=device)
 

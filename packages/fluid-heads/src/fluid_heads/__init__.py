@@ -1,7 +1,7 @@
 """Token heads: what turns one hidden vector into a distribution over one token (paper, section 3).
 
-`SoftmaxHead` predicts ids of a codebook, `DiffusionHead` predicts continuous vectors. Importing this package is
-cheap: names load the modules behind them when they are first used.
+`SoftmaxHead` predicts ids of a codebook, `DiffusionHead` predicts continuous vectors. Importing this package
+is cheap: names load the modules behind them when they are first used.
 """
 
 from importlib import import_module

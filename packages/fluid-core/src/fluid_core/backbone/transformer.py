@@ -6,7 +6,6 @@ Pre-normalisation, biases and GELU are our choices; the paper does not state the
 import math
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -38,7 +37,8 @@ class TransformerBlock(nn.Module):
         """Rows after this block; `attend` is this block's self-attention in one of its four modes."""
         x = x + self.dropout(attend(self.self_attention_norm(x)))
         x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), text))
-        return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        updated: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return updated
 
 
 class Transformer(nn.Module):
@@ -57,9 +57,7 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 std = 1.0 / math.sqrt(module.in_features)
-                nn.init.normal_(
-                    module.weight, std=std / math.sqrt(num_branches) if name.endswith("output") else std
-                )
+                nn.init.normal_(module.weight, std=std / math.sqrt(num_branches) if name.endswith("output") else std)
                 nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
                 module.reset_parameters()

@@ -45,12 +45,13 @@ def components(
     from rich.table import Table
 
     console = Console()
-    table = Table("kind", "name", "distribution", "version", "summary", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("kind", "name", "distribution", "version"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("summary")
     for one in listed:
         # Escaped by printing as plain text: a summary may hold square brackets.
-        table.add_row(
-            *map(_plain, (one.kind, one.name, one.distribution, one.version, one.component.summary))
-        )
+        table.add_row(*map(_plain, (one.kind, one.name, one.distribution, one.version, one.component.summary)))
     console.print(table)
     for title, lines, style in (
         ("Plugins that failed", [str(failure) for failure in catalog.failures], "red"),
@@ -68,9 +69,7 @@ def components(
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _document(
-    rows: list[dict[str, str]], conflicts: tuple[Conflict, ...], catalog: ComponentCatalog
-) -> dict[str, Any]:
+def _document(rows: list[dict[str, str]], conflicts: tuple[Conflict, ...], catalog: ComponentCatalog) -> dict[str, Any]:
     """The JSON document: rows of the table, and everything that is wrong."""
     return {
         "components": rows,

@@ -12,22 +12,20 @@ def sample(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
     images_per_prompt: Annotated[int, typer.Option(help="Pictures for each prompt.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Order steps; by default the order's own.")] = None,
-    head_steps: Annotated[
-        int | None, typer.Option(help="Steps of an iterative head; by default its own.")
-    ] = None,
+    head_steps: Annotated[int | None, typer.Option(help="Steps of an iterative head; by default its own.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     guidance_schedule: Annotated[str, typer.Option(help="constant or linear.")] = "constant",
-    temperature: Annotated[
-        float, typer.Option(help="1 samples what was learned, 0 is the most likely.")
-    ] = 1.0,
+    temperature: Annotated[float, typer.Option(help="1 samples what was learned, 0 is the most likely.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same pictures.")] = None,
 ) -> None:
     """Draw pictures for prompts: one PNG each, and a contact sheet."""
+    from fluid_core.atomic_files import check_writable
     from fluid_core.contact_sheet import contact_sheet, save_image
     from fluid_core.pipeline import FluidPipeline
 
     # A run folder holds its finished model in `model`.
     pipeline = FluidPipeline.from_pretrained(model / "model" if (model / "model").is_dir() else model)
+    check_writable(out)
     result = pipeline(
         prompts,
         num_inference_steps=steps,

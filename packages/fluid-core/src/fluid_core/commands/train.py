@@ -10,13 +10,9 @@ def train(
     config: Annotated[Path, typer.Argument(help="A TOML file; see examples/configs.", show_default=False)],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Changes to it, such as training.num_steps=500 head.options.depth=3.", show_default=False
-        ),
+        typer.Argument(help="Changes to it, such as training.num_steps=500 head.options.depth=3.", show_default=False),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the run; by default runs/ and the file's name.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default runs/ and the file's name.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the newest checkpoint in the folder.")] = False,
 ) -> None:
     """Train a model: progress, metrics, samples, checkpoints and the finished model go to one folder."""

@@ -29,13 +29,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = [other.name for other in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise ConfigurationError(
-            f"There is no configuration file {path}.{did_you_mean(path.name, beside)}"
-        ) from None
+        raise ConfigurationError(f"There is no configuration file {path}.{did_you_mean(path.name, beside)}") from None
     except OSError as error:
-        raise ConfigurationError(
-            f"The configuration file {path} can not be read: {error.strerror}."
-        ) from error
+        raise ConfigurationError(f"The configuration file {path} can not be read: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"The configuration file {path} is not valid TOML: {error}.") from error
     except UnicodeDecodeError as error:

@@ -23,17 +23,13 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         key, separator, text = override.partition("=")
         names = [name.strip() for name in key.split(".")]
         if not separator or not all(names):
-            raise ConfigurationError(
-                f"Expected an override such as 'training.num_steps=100', found {override!r}."
-            )
+            raise ConfigurationError(f"Expected an override such as 'training.num_steps=100', found {override!r}.")
         table = changed
         for depth, name in enumerate(names[:-1]):
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
                 place = ".".join(names[: depth + 1])
-                raise ConfigurationError(
-                    f"Can not apply {override!r}: '{place}' is {describe(table)}, not a table."
-                )
+                raise ConfigurationError(f"Can not apply {override!r}: '{place}' is {describe(table)}, not a table.")
         table[names[-1]] = _value(text.strip(), override)
     return changed
 

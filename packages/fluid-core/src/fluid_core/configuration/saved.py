@@ -38,9 +38,7 @@ def config_to_json(config: FluidConfig, *, catalog: ComponentCatalog | None = No
     later.
     """
     provided_by = (
-        {field: catalog.find(kind, choice.name).origin for field, kind, choice in config.choices()}
-        if catalog
-        else {}
+        {field: catalog.find(kind, choice.name).origin for field, kind, choice in config.choices()} if catalog else {}
     )
     saved = SavedConfig(
         format_version=FORMAT_VERSION,
@@ -72,8 +70,8 @@ def read_saved_config(text: str, *, source: str = "saved configuration") -> Save
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         found = describe(version if isinstance(data, dict) else data)
         raise ConfigurationError(
-            f"Expected the {source} to be a table with 'format_version', a whole number from 1, found {found}. "
-            f"It was not written by Fluid."
+            f"Expected the {source} to be a table with 'format_version', a whole number from 1, found "
+            f"{found}. It was not written by Fluid."
         )
     if version > FORMAT_VERSION:
         writer = _writer(data)

@@ -101,13 +101,11 @@ class BackboneConfig:
         given = [name for name in ("width", "depth", "num_heads") if getattr(self, name) is not None]
         if self.size is not None and given:
             raise ConfigurationError(
-                f"expected either 'size' or 'width', 'depth' and 'num_heads', found 'size' and "
-                f"{_quoted(given)}"
+                f"expected either 'size' or 'width', 'depth' and 'num_heads', found 'size' and {_quoted(given)}"
             )
         if self.size is None and len(given) < 3:
             raise ConfigurationError(
-                f"expected 'size', or all of 'width', 'depth' and 'num_heads', found "
-                f"{_quoted(given) or 'none of them'}"
+                f"expected 'size', or all of 'width', 'depth' and 'num_heads', found {_quoted(given) or 'none of them'}"
             )
         self.shape()
 

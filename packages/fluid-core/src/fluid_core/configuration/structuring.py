@@ -151,9 +151,7 @@ def _union_hook(cls: Any, converter: cattrs.Converter) -> Hook:
     """`X | None` and unions of plain types: the first member that takes the value as it is."""
     members = tuple(member for member in get_args(cls) if member is not types.NoneType)
     optional = len(members) < len(get_args(cls))
-    takes_text = any(
-        member in (str, Path, Any) or _is_literal(member) or _is_enum(member) for member in members
-    )
+    takes_text = any(member in (str, Path, Any) or _is_literal(member) or _is_enum(member) for member in members)
 
     def hook(value: Any, _: Any) -> Any:
         if optional and (value is None or (value == "none" and not takes_text)):

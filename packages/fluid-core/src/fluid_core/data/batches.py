@@ -26,30 +26,28 @@ class BatchLoader:
     """Shuffled batches: batch `step` is a pure function of the data set, the batch size, the seed and the step.
 
     Every epoch passes through all items once in an order of its own. A picture that can not be read is counted in
-    `unreadable` and replaced by the next one that can. The batch after the one asked for is read in the background.
+    `unreadable` and replaced by the next of its epoch that can. The batch after the one asked for is read in the
+    background. Raises `DataError` for a data set without items.
     """
 
     def __init__(self, dataset: CaptionedImages, *, batch_size: int, seed: int) -> None:
         if len(dataset) == 0:
             raise DataError("The data set is empty: expected at least one captioned image.")
         self.unreadable: dict[int, str] = {}
-        """Reason for each item that could not be read, by index."""
+        """Reason for each item that could not be read in the batches handed out so far, by index."""
 
         self._dataset = dataset
         self._batch_size = batch_size
         self._seed = seed
         self._epoch: tuple[int, list[int]] | None = None
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
-        self._ahead: tuple[int, Future[ImageBatch]] | None = None
+        self._ahead: tuple[int, Future[tuple[ImageBatch, dict[int, str]]]] | None = None
 
     def batch(self, step: int) -> ImageBatch:
         """The batch of training step `step` (from 0). Raises `DataError` if too many pictures can not be read."""
-        future = (
-            self._ahead[1]
-            if self._ahead and self._ahead[0] == step
-            else self._worker.submit(self._read, step)
-        )
-        batch = future.result()
+        future = self._ahead[1] if self._ahead and self._ahead[0] == step else self._worker.submit(self._read, step)
+        batch, unreadable = future.result()
+        self.unreadable |= unreadable
         self._ahead = (step + 1, self._worker.submit(self._read, step + 1))
         return batch
 
@@ -57,30 +55,33 @@ class BatchLoader:
         """Stop reading ahead."""
         self._worker.shutdown(wait=True, cancel_futures=True)
 
-    def _read(self, step: int) -> ImageBatch:
+    def _read(self, step: int) -> tuple[ImageBatch, dict[int, str]]:
+        """A batch, and why items it met on the way could not be read. Runs in the background thread."""
         first = step * self._batch_size
-        items = [self._item(position) for position in range(first, first + self._batch_size)]
-        return stack(items)
+        unreadable: dict[int, str] = {}
+        items = [self._item(position, unreadable) for position in range(first, first + self._batch_size)]
+        return stack(items), unreadable
 
-    def _item(self, position: int) -> CaptionedImage:
+    def _item(self, position: int, unreadable: dict[int, str]) -> CaptionedImage:
         num_items = len(self._dataset)
         epoch, offset = divmod(position, num_items)
-        index = self._order_of(epoch)[offset]
-        for _ in range(min(num_items, _MAX_REPLACEMENTS)):
-            if index not in self.unreadable:
-                try:
-                    return self._dataset[index]
-                except UnreadableImageError as error:
-                    self.unreadable[index] = str(error)
-            index = (index + 1) % num_items
-        reasons = "\n  ".join(list(self.unreadable.values())[:5])
+        order = self._order_of(epoch)
+        for attempt in range(min(num_items, _MAX_REPLACEMENTS)):
+            # Along the shuffled order: damaged files often lie side by side in the data set.
+            index = order[(offset + attempt) % num_items]
+            try:
+                return self._dataset[index]
+            except UnreadableImageError as error:
+                unreadable[index] = str(error)
+        reasons = "\n  ".join(list(unreadable.values())[:5])
         raise DataError(
-            f"Too many pictures can not be read ({len(self.unreadable)} so far), among them:\n  {reasons}"
+            f"Expected pictures that can be read, found {len(unreadable)} in a row that can not. Repair them or take "
+            f"them out of the data set. Among them:\n  {reasons}"
         )
 
     def _order_of(self, epoch: int) -> list[int]:
         if self._epoch is None or self._epoch[0] != epoch:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
             self._epoch = (epoch, torch.randperm(len(self._dataset), generator=generator).tolist())
         return self._epoch[1]
 
@@ -93,8 +94,11 @@ def stack(items: Sequence[CaptionedImage]) -> ImageBatch:
 
 
 def readable_images(dataset: CaptionedImages, count: int) -> Float[Tensor, "count 3 height width"]:
-    """The first `count` images that can be read (fewer if the data set has fewer), for fitting and measuring."""
-    images = []
+    """The first `count` images that can be read (fewer if the data set has fewer), for fitting and measuring.
+
+    Raises `DataError` if not one can be read.
+    """
+    images: list[Tensor] = []
     for index in range(len(dataset)):
         if len(images) == count:
             break

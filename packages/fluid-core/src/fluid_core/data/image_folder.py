@@ -55,9 +55,7 @@ class ImageFolderDataset:
 
     def __init__(self, options: ImageFolderOptions, image_size: tuple[int, int], split: str) -> None:
         if split not in ("train", "validation"):
-            raise ConfigurationError(
-                f"A folder of pictures has the splits 'train' and 'validation', found '{split}'."
-            )
+            raise ConfigurationError(f"A folder of pictures has the splits 'train' and 'validation', found '{split}'.")
         self.options = options
         self.image_size = image_size
         self.split = split
@@ -82,9 +80,7 @@ class ImageFolderDataset:
         Raises `IndexError` outside 0 ... len - 1, and `UnreadableImageError` for a damaged picture.
         """
         if not 0 <= index < len(self._items):
-            raise IndexError(
-                f"The {self.split} split has the items 0 to {len(self._items) - 1}, asked for {index}."
-            )
+            raise IndexError(f"The {self.split} split has the items 0 to {len(self._items) - 1}, asked for {index}.")
         item = self._items[index]
         image = read_picture(
             self.folder / item.file_name,
@@ -107,9 +103,7 @@ def read_metadata(folder: Path, caption_column: str) -> tuple[CaptionedFile, ...
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"Expected {path} to be UTF-8 text, found other bytes ({error}). Save it as UTF-8."
-        ) from error
+        raise DataError(f"Expected {path} to be UTF-8 text, found other bytes ({error}). Save it as UTF-8.") from error
     except OSError as error:
         raise DataError(f"Could not read {path}: {error.strerror}.") from error
     # Not splitlines: captions may hold separators that JSON allows inside a text.
@@ -126,9 +120,7 @@ def read_metadata(folder: Path, caption_column: str) -> tuple[CaptionedFile, ...
         more = f"\n  and {hidden} more lines" if hidden > 0 else ""
         raise DataError(f"Found {len(problems)} bad line(s) in {path}:\n{shown}{more}")
     if not files:
-        raise DataError(
-            f"Expected captions in {path}, found an empty file. Write one JSON object per picture."
-        )
+        raise DataError(f"Expected captions in {path}, found an empty file. Write one JSON object per picture.")
     return tuple(files)
 
 
@@ -176,9 +168,7 @@ def _file_name(value: Any, folder: Path) -> str:
     # Windows names are refused by their backslashes and drive letters, whichever system reads the folder.
     name = PurePosixPath(value.replace("\\", "/"))
     if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
-        raise _BadLineError(
-            f"the picture '{value}' lies outside the folder; names must be relative to {folder}"
-        )
+        raise _BadLineError(f"the picture '{value}' lies outside the folder; names must be relative to {folder}")
     try:
         is_file = (folder / name).is_file()
     except OSError:
@@ -211,9 +201,7 @@ def _files_of_split(
     validation = {name for name, rank in ranks.items() if rank < validation_fraction}
     if len(ranks) == 1:
         if split == "validation":
-            raise ConfigurationError(
-                f"A validation split needs at least two pictures, found one in {folder}."
-            )
+            raise ConfigurationError(f"A validation split needs at least two pictures, found one in {folder}.")
         validation = set()
     elif validation_fraction > 0 and not validation:
         validation = {min(ranks, key=lambda name: ranks[name])}
@@ -224,10 +212,7 @@ def _files_of_split(
 
 def _rank(file_name: str) -> float:
     """A number from 0 to 1 that depends on the name alone, on every machine."""
-    return (
-        int.from_bytes(hashlib.sha256(file_name.encode("utf-8", "surrogatepass")).digest()[:8], "big")
-        / 2.0**64
-    )
+    return int.from_bytes(hashlib.sha256(file_name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2.0**64
 
 
 def build_image_folder(options: ImageFolderOptions, context: DatasetContext) -> ImageFolderDataset:

@@ -46,9 +46,7 @@ def read_picture(
                 opened.draft(None, (2 * max(height, width), 2 * max(height, width)))
                 picture = _in_rgb(ImageOps.exif_transpose(opened))
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(
-            f"Could not read the picture {path}: {error or type(error).__name__}."
-        ) from error
+        raise UnreadableImageError(f"Could not read the picture {path}: {error or type(error).__name__}.") from error
     if center_crop:
         scale = min(picture.width / width, picture.height / height)
         left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
@@ -70,9 +68,7 @@ def _in_rgb(picture: Image.Image) -> Image.Image:
         greys = np.clip(values / largest * 255, 0, 255).round().astype(np.uint8)
         return Image.fromarray(greys).convert("RGB")
     if picture.mode == "F":
-        raise ValueError(
-            "its pixels are floating-point numbers of an unknown range; save it with 8 or 16 bits"
-        )
+        raise ValueError("its pixels are floating-point numbers of an unknown range; save it with 8 or 16 bits")
     if picture.has_transparency_data:
         transparent = picture.convert("RGBA")
         white = Image.new("RGBA", transparent.size, (255, 255, 255, 255))

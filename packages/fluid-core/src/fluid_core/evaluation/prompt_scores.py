@@ -1,6 +1,7 @@
 """Scores by task for data sets whose pictures can be judged, in the manner of GenEval (paper, section 4)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -8,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluid_core.data.captioned_images import JudgedPrompt, JudgedPrompts, Verdict
-
-DrawImages = Callable[[list[str]], Float[Tensor, "images 3 height width"]]
+from fluid_core.pipeline import FluidPipeline
 
 
 @attrs.frozen(kw_only=True)
@@ -25,30 +25,36 @@ class PromptScores:
         return sum(self.by_task.values()) / len(self.by_task)
 
 
-def score_prompts(
-    judge: JudgedPrompts, prompts: Sequence[JudgedPrompt], draw: DrawImages, *, batch_size: int = 96
-) -> PromptScores:
-    """Judge one picture per prompt. `draw` makes images in [-1, 1] for a list of prompt texts."""
-    verdicts: list[Verdict] = []
+def draw_prompts(
+    pipeline: FluidPipeline, prompts: Sequence[JudgedPrompt], *, seed: int, batch_size: int = 96, **settings: Any
+) -> Float[Tensor, "prompts 3 height width"]:
+    """One picture per prompt, in [-1, 1]; `settings` are arguments of the pipeline, such as `guidance_scale`."""
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
     for first in range(0, len(prompts), batch_size):
-        batch = list(prompts[first : first + batch_size])
-        images = draw([prompt.text for prompt in batch])
-        verdicts += [judge.judge(image, prompt) for image, prompt in zip(images, batch, strict=True)]
+        texts = [prompt.text for prompt in prompts[first : first + batch_size]]
+        batches.append(pipeline(texts, generator=generator, output_type="pt", **settings).images)
+    return torch.cat(batches) * 2.0 - 1.0
+
+
+def judge_pictures(
+    judge: JudgedPrompts, prompts: Sequence[JudgedPrompt], pictures: Float[Tensor, "prompts 3 height width"]
+) -> PromptScores:
+    """Judge each picture (in [-1, 1]) against the prompt at its place."""
+    verdicts = [judge.judge(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
     return PromptScores(by_task=_by_task(prompts, verdicts), verdicts=tuple(verdicts))
 
 
 def chance_scores(
     judge: JudgedPrompts,
     prompts: Sequence[JudgedPrompt],
-    pictures: Sequence[Float[Tensor, "3 height width"]],
+    pictures: Float[Tensor, "pictures 3 height width"],
     *,
     seed: int,
 ) -> PromptScores:
-    """What drawing without reading scores: each prompt is judged against pictures of the data picked at random."""
-    generator = torch.Generator().manual_seed(seed)
-    picks = torch.randint(len(pictures), (len(prompts),), generator=generator).tolist()
-    verdicts = [judge.judge(pictures[pick], prompt) for pick, prompt in zip(picks, prompts, strict=True)]
-    return PromptScores(by_task=_by_task(prompts, verdicts), verdicts=tuple(verdicts))
+    """What drawing without reading scores: each prompt is judged against one of `pictures` picked at random."""
+    picks = torch.randint(len(pictures), (len(prompts),), generator=torch.Generator().manual_seed(seed))
+    return judge_pictures(judge, prompts, pictures[picks])
 
 
 def _by_task(prompts: Sequence[JudgedPrompt], verdicts: Sequence[Verdict]) -> dict[str, float]:

@@ -14,8 +14,9 @@ def validation_loss(
 ) -> dict[str, float]:
     """Mean loss per predicted token over the first `num_images` readable pictures, as `loss` and each of its parts.
 
-    Orders, masks and noise are drawn from `seed`, the same at every call, so that two checkpoints are comparable. Losses
-    of different heads are not: cross-entropy and noise prediction have different units (paper, figure 5).
+    Orders, masks and noise are drawn from `seed`, the same at every call, so that two checkpoints are comparable.
+    Losses of different heads are not: cross-entropy and noise prediction have different units (paper, figure 5).
+    Raises `DataError` if not one picture can be read, and `InvalidRequestError` for numbers below one.
     """
     if num_images < 1 or batch_size < 1:
         raise InvalidRequestError(
@@ -29,7 +30,7 @@ def validation_loss(
         items = _readable(dataset, num_images)
         for first in range(0, len(items), batch_size):
             batch = stack(items[first : first + batch_size])
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + first)
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + first) % 2**63)
             loss = model.loss(batch.images, batch.captions, generator=generator, text_drop_probability=0.0)
             num_tokens += loss.num_tokens
             for name, value in {"loss": loss.total, **loss.parts}.items():

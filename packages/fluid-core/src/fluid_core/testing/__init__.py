@@ -1,1 +1,85 @@
-"""What plugin authors need to test their components: install with `pip install fluid-core[testing]`."""
+"""What plugin authors need to test their components: install with `pip install fluid-core[testing]`.
+
+One suite of tests per protocol. Inherit it, say which component to test, and pytest collects the tests:
+
+    from fluid_core.testing import HeadSuite
+
+    class TestMyHead(HeadSuite):
+        component = "my-head"
+
+The docstring of each suite shows a complete subclass, for components found by name and for objects built by hand. Every
+test says in its docstring what to look for if it fails. `fluid_core.testing.tiny` holds small implementations of
+all protocols. Suites come with the version of core they belong to: a new version may test more.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+try:
+    import pytest
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        "fluid_core.testing needs pytest: install it with `pip install fluid-core[testing]`.", name="pytest"
+    ) from missing
+
+if TYPE_CHECKING:
+    from fluid_core.testing.dataset_suite import DatasetSuite
+    from fluid_core.testing.head_suite import HeadSuite
+    from fluid_core.testing.order_suite import OrderSuite
+    from fluid_core.testing.plugin_fixture import install_plugin
+    from fluid_core.testing.temporary_plugin import temporary_plugin
+    from fluid_core.testing.text_encoder_suite import TextEncoderSuite
+    from fluid_core.testing.tokenizer_suite import TokenizerSuite
+
+_HOMES = {
+    "DatasetSuite": "fluid_core.testing.dataset_suite",
+    "HeadSuite": "fluid_core.testing.head_suite",
+    "OrderSuite": "fluid_core.testing.order_suite",
+    "TextEncoderSuite": "fluid_core.testing.text_encoder_suite",
+    "TokenizerSuite": "fluid_core.testing.tokenizer_suite",
+    "install_plugin": "fluid_core.testing.plugin_fixture",
+    "temporary_plugin": "fluid_core.testing.temporary_plugin",
+}
+
+__all__ = [
+    "DatasetSuite",
+    "HeadSuite",
+    "OrderSuite",
+    "TextEncoderSuite",
+    "TokenizerSuite",
+    "install_plugin",
+    "temporary_plugin",
+]
+
+# Must come before these modules are imported: a failing assertion then shows the values it compared.
+pytest.register_assert_rewrite(
+    *(
+        f"fluid_core.testing.{module}"
+        for module in (
+            "conformance_suite",
+            "dataset_suite",
+            "global_random_state",
+            "head_case",
+            "head_loss_tests",
+            "head_sampler_tests",
+            "order_suite",
+            "saved_state",
+            "text_encoder_suite",
+            "tokenizer_case",
+            "tokenizer_suite",
+        )
+    )
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fluid_core.testing' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

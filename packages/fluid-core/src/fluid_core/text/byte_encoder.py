@@ -5,21 +5,24 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fluid_core.exchange import TextFeatures
 from fluid_core.text.options import ByteEncoderOptions
 from fluid_core.text.prompts import check_prompts, place, report_overlong
 
 _START, _END, _PADDING = 256, 257, 258
+_HASH_MULTIPLIER, _HASH_MODULUS = 1_000_003, 2_147_483_647
 _NUM_MARKS = 2
 """Start and end, around the bytes of every prompt."""
 
 
 class ByteEncoder(nn.Module):
-    """Each state is the embedding of one byte plus that of its place in the prompt, about unit variance in
-    all.
+    """Each state is the embedding of one byte, of the n-grams of bytes that end there, and of its place in the prompt.
 
-    Nothing is mixed between bytes here: that is the work of the trainable aligner behind every text encoder.
+    The n-grams are hashed into one table (as in the Byte Latent Transformer, arXiv 2412.09871): the last byte of a word
+    carries the word, wherever it stands. Single bytes would leave a small model to discover spelling first. States have
+    about unit variance. Nothing else is mixed between bytes: that is the work of the trainable aligner.
     """
 
     frozen = False
@@ -30,13 +33,17 @@ class ByteEncoder(nn.Module):
         self.width = options.width
         self.max_length = options.max_length
         self.byte_embedding = nn.Embedding(_PADDING + 1, options.width, padding_idx=_PADDING)
+        self.ngram_embedding = nn.Embedding(options.num_ngram_buckets, options.width)
         self.position_embedding = nn.Embedding(options.max_length, options.width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw fresh tables; byte and place contribute half of the variance each."""
-        nn.init.normal_(self.byte_embedding.weight, std=0.5**0.5)
-        nn.init.normal_(self.position_embedding.weight, std=0.5**0.5)
+        """Draw fresh tables; the place in the prompt contributes a tenth of the variance."""
+        num_summed = 1 + len(self.options.ngram_sizes)
+        content_std = (0.9 / num_summed) ** 0.5
+        nn.init.normal_(self.byte_embedding.weight, std=content_std)
+        nn.init.normal_(self.ngram_embedding.weight, std=content_std)
+        nn.init.normal_(self.position_embedding.weight, std=0.1**0.5)
         with torch.no_grad():
             self.byte_embedding.weight[_PADDING].zero_()
 
@@ -47,14 +54,17 @@ class ByteEncoder(nn.Module):
         options say to truncate; a cut falls between characters.
         """
         ids, mask = self._ids(check_prompts(prompts))
-        positions = self.position_embedding.weight[: ids.shape[1]]
-        states = (self.byte_embedding(ids) + positions) * mask[:, :, None]
-        return TextFeatures(states=states, mask=mask)
+        states = self.byte_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+        for size in self.options.ngram_sizes:
+            if size <= ids.shape[1]:
+                # The first bytes end no n-gram of this size.
+                ngrams = self.ngram_embedding(_hashed_ngrams(ids, size) % self.options.num_ngram_buckets)
+                states = states + functional.pad(ngrams, (0, 0, size - 1, 0))
+        return TextFeatures(states=states * mask[:, :, None], mask=mask)
 
     def _ids(self, prompts: list[str]) -> tuple[Int[Tensor, "batch text"], Bool[Tensor, "batch text"]]:
         rows = [
-            [_START, *self._bytes(prompt, place(index, len(prompts))), _END]
-            for index, prompt in enumerate(prompts)
+            [_START, *self._bytes(prompt, place(index, len(prompts))), _END] for index, prompt in enumerate(prompts)
         ]
         longest = max(len(row) for row in rows)
         padded = [row + [_PADDING] * (longest - len(row)) for row in rows]
@@ -77,6 +87,16 @@ class ByteEncoder(nn.Module):
             cut=prompt[len(kept) :],
         )
         return kept.encode()
+
+
+def _hashed_ngrams(ids: Int[Tensor, "batch text"], size: int) -> Int[Tensor, "batch ngrams"]:
+    """A non-negative hash of every run of `size` ids, the same on every machine."""
+    # Starting from the size keeps n-grams of different sizes apart.
+    hashed = torch.full_like(ids[:, size - 1 :], size)
+    for offset in range(size):
+        # Reduced at each step, so that no product exceeds 64 bits.
+        hashed = (hashed * _HASH_MULTIPLIER + ids[:, offset : ids.shape[1] - size + 1 + offset] + 1) % _HASH_MODULUS
+    return hashed
 
 
 def build_byte_encoder(options: ByteEncoderOptions) -> ByteEncoder:

@@ -13,6 +13,11 @@ _POSITIVE = (attrs.validators.instance_of(int), attrs.validators.gt(0))
 _OVERLONG = attrs.validators.in_(("error", "truncate"))
 
 
+def _ngram_sizes(_instance: Any, _attribute: Any, value: tuple[int, ...]) -> None:
+    if any(not isinstance(size, int) or size < 2 for size in value) or len(set(value)) != len(value):
+        raise ConfigurationError(f"Expected ngram_sizes to be different whole numbers from 2, found {list(value)}.")
+
+
 def _supported_dtype(_instance: Any, _attribute: Any, value: str) -> None:
     if value == "float16":
         raise ConfigurationError(
@@ -35,13 +40,15 @@ def _named(_instance: Any, _attribute: Any, value: str) -> None:
 class ByteEncoderOptions:
     """Options of `bytes`: UTF-8 bytes embedded by learned tables that train with the model.
 
-    `width` is the length of a state. `max_length` counts bytes and the two marks around them.
+    `width` is the length of a state. `max_length` counts bytes and the two marks around them. `ngram_sizes` are the
+    lengths, in bytes, of the n-grams that each state also tells; an empty list leaves single bytes. They share a table
+    of `num_ngram_buckets` vectors.
     """
 
     width: int = attrs.field(default=128, validator=_POSITIVE)
-    max_length: int = attrs.field(
-        default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(3)]
-    )
+    max_length: int = attrs.field(default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(3)])
+    ngram_sizes: tuple[int, ...] = attrs.field(default=(2, 3, 4, 5, 6, 8), validator=_ngram_sizes)
+    num_ngram_buckets: int = attrs.field(default=4096, validator=_POSITIVE)
     overlong: Overlong = attrs.field(default="error", validator=_OVERLONG)
 
 
@@ -55,9 +62,7 @@ class T5EncoderOptions:
     """
 
     path: str = attrs.field(validator=[attrs.validators.instance_of(str), _named])
-    max_length: int = attrs.field(
-        default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(2)]
-    )
+    max_length: int = attrs.field(default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(2)])
     dtype: str = attrs.field(default="float32", validator=_supported_dtype)
     revision: str | None = None
     overlong: Overlong = attrs.field(default="error", validator=_OVERLONG)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from fluid_core.errors import PromptError
 from fluid_core.text.options import Overlong
@@ -11,10 +12,8 @@ _logger = logging.getLogger(__name__)
 _EXCERPT_LENGTH = 60
 
 
-def check_prompts(prompts: Sequence[str]) -> list[str]:
-    """The prompts as a list. Raises `PromptError` naming the first that is no text, or has nothing but white
-    space.
-    """
+def check_prompts(prompts: Sequence[Any]) -> list[str]:
+    """The prompts as a list. Raises `PromptError` naming the first that is not text, or only white space."""
     if isinstance(prompts, str):
         raise PromptError(
             f"Expected a list of prompts, found one string {_excerpt(prompts)!r}. Put it in a list: [prompt]."
@@ -26,9 +25,7 @@ def check_prompts(prompts: Sequence[str]) -> list[str]:
         if not isinstance(prompt, str):
             raise PromptError(f"Expected {where} to be a string, found {type(prompt).__name__}: {prompt!r}.")
         if not prompt.strip():
-            raise PromptError(
-                f"Expected {where} to say something, found an empty text. Describe the picture."
-            )
+            raise PromptError(f"Expected {where} to say something, found an empty text. Describe the picture.")
         try:
             prompt.encode()
         except UnicodeEncodeError:
@@ -57,9 +54,7 @@ def report_overlong(
             f"Expected {where} to have at most {limit} {unit}, found {length}: {_excerpt(prompt)!r}. Shorten "
             "it, or set overlong = 'truncate' for the text encoder to cut such prompts."
         )
-    _logger.warning(
-        "Truncated %s from %d to %d %s: %r was cut from the end.", where, length, limit, unit, cut
-    )
+    _logger.warning("Truncated %s from %d to %d %s: %r was cut from the end.", where, length, limit, unit, cut)
 
 
 def _excerpt(text: str) -> str:

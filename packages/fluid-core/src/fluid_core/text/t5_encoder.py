@@ -53,15 +53,13 @@ class T5Encoder(nn.Module):
         ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=weight.device)
         lengths = torch.tensor([len(row) for row in rows], device=weight.device)
         mask = torch.arange(longest, device=weight.device) < lengths[:, None]
-        # States must be the same in training, under autocast, and in generation, or when they come from a cache.
+        # States must be the same under a trainer's autocast, in generation and from a cache.
         with torch.autocast(weight.device.type, enabled=False):
             states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return TextFeatures(states=states.float() * mask[:, :, None], mask=mask)
 
     def _token_ids(self, prompts: list[str]) -> list[list[int]]:
-        rows: list[list[int]] = self._tokenizer(prompts, padding=False, truncation=False, verbose=False)[
-            "input_ids"
-        ]
+        rows: list[list[int]] = self._tokenizer(prompts, padding=False, truncation=False, verbose=False)["input_ids"]
         return [
             row if len(row) <= self.max_length else self._truncated(row, prompt, place(index, len(prompts)))
             for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True))

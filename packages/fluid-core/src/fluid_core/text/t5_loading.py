@@ -86,8 +86,9 @@ def _check_folder(path: str) -> None:
 
 def _check_tokenizer(tokenizer: Any, vocab_size: int, path: str) -> None:
     """Refuse a tokenizer that knows no words (transformers makes one up if files are missing) or too many."""
-    ids = [token for token in tokenizer("a picture")["input_ids"] if token != tokenizer.eos_token_id]
-    if not ids or all(token == tokenizer.unk_token_id for token in ids):
+    marks = (tokenizer.eos_token_id, tokenizer.unk_token_id)
+    known = [token for token in tokenizer("a picture")["input_ids"] if token not in marks]
+    if not tokenizer.decode(known).strip():
         raise CheckpointError(
             f"Expected T5's tokenizer beside its weights at '{path}', found one without a vocabulary. Add "
             "tokenizer.json or spiece.model from the model's source, or save the tokenizer there with "

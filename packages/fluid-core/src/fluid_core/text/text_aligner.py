@@ -72,6 +72,4 @@ class TextAligner(nn.Module):
     def unconditional(self, batch_size: int) -> AlignedText:
         """The state for no text, for a batch of prompts."""
         states = self.no_text.expand(batch_size, 1, -1)
-        return AlignedText(
-            states=states, mask=torch.ones(batch_size, 1, dtype=torch.bool, device=states.device)
-        )
+        return AlignedText(states=states, mask=torch.ones(batch_size, 1, dtype=torch.bool, device=states.device))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fluid_core.atomic_files import (
+    check_state,
     load_state,
     new_folder,
     read_json,
@@ -20,7 +21,7 @@ from fluid_core.atomic_files import (
     write_json,
     write_safetensors,
 )
-from fluid_core.errors import CheckpointError
+from fluid_core.errors import CheckpointError, CheckpointMismatchError
 from fluid_core.model import FluidModel
 from fluid_core.training.moving_average import MovingAverage
 
@@ -53,9 +54,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
-def load_checkpoint(
-    path: Path, *, model: FluidModel, average: MovingAverage, optimizer: torch.optim.Optimizer
-) -> int:
+def load_checkpoint(path: Path, *, model: FluidModel, average: MovingAverage, optimizer: torch.optim.Optimizer) -> int:
     """Restore all of a checkpoint and return its step.
 
     Everything is read and checked before anything changes: raises `CheckpointError` for a missing or damaged file and
@@ -67,11 +66,8 @@ def load_checkpoint(
     weights = read_safetensors(path / "model.safetensors")
     averages = read_safetensors(path / "ema.safetensors")
     moments = read_safetensors(path / "optimizer.safetensors")
-    missing = sorted(average.weights.keys() - averages.keys())
-    if missing:
-        raise CheckpointError(
-            f"{path / 'ema.safetensors'} lacks {missing[0]} and {len(missing) - 1} more tensors."
-        )
+    check_state(averages, average.weights, source=str(path / "ema.safetensors"))
+    _check_optimizer_state(model, moments, source=str(path / "optimizer.safetensors"))
     load_state(model, weights, source=str(path / "model.safetensors"), expected=model.saved_state())
     average.load(averages)
     _load_optimizer_state(model, optimizer, moments)
@@ -86,9 +82,19 @@ def _optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer) -> dic
     return tensors
 
 
-def _load_optimizer_state(
-    model: FluidModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
-) -> None:
+def _check_optimizer_state(model: FluidModel, tensors: dict[str, Tensor], *, source: str) -> None:
+    """Every tensor must belong to a parameter and have its shape, or be a number such as the count of steps."""
+    parameters = dict(model.named_parameters())
+    for full_name, value in tensors.items():
+        name = full_name.rpartition("|")[0]
+        if name not in parameters or (value.ndim and value.shape != parameters[name].shape):
+            raise CheckpointMismatchError(
+                f"{source} does not fit the model it is loaded into; nothing was changed: {full_name} of shape "
+                f"{tuple(value.shape)} belongs to no parameter. Resume with the configuration the run was started with."
+            )
+
+
+def _load_optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for full_name, value in tensors.items():

@@ -30,7 +30,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     Raises `CheckpointError` for a missing file or a damaged line before the last.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise CheckpointError(f"Expected the metrics of a run, found no file {path}.") from None
     rows = []

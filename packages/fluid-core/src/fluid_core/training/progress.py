@@ -38,9 +38,11 @@ class TrainingProgress:
             console=self._console,
         )
         self._task = self._bar.add_task("", total=num_steps, completed=first_step, figures="")
-        with self._bar:
-            yield
-        self._bar = None
+        try:
+            with self._bar:
+                yield
+        finally:
+            self._bar = None
 
     def stepped(self, step: int, loss: float) -> None:
         """Tell that `step` steps are done; the loss shown is a running mean."""
@@ -53,9 +55,7 @@ class TrainingProgress:
         elif now - self._last_line >= self._line_seconds or step == self._num_steps:
             self._last_line = now
             left = (self._num_steps - step) * self._batch_size / max(speed, 1e-9)
-            self._console.print(
-                f"step {step}/{self._num_steps}  {figures}  {left:.0f} s left", highlight=False
-            )
+            self._console.print(f"step {step}/{self._num_steps}  {figures}  {left:.0f} s left", highlight=False)
 
     def note(self, message: str) -> None:
         """A line above the bar."""

@@ -13,7 +13,7 @@ import attrs
 import torch
 
 from fluid_core.assembly import build_dataset, build_model
-from fluid_core.atomic_files import write_bytes
+from fluid_core.atomic_files import check_writable, remove_unfinished, write_bytes
 from fluid_core.configuration import FluidConfig, TrainingConfig, config_from_json, config_to_json
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.data.batches import BatchLoader, readable_images
@@ -54,7 +54,8 @@ class Trainer:
     average, ready for `FluidPipeline.from_pretrained`) and `model-raw/` (the weights themselves).
 
     A new run refuses a folder that already holds one; `resume=True` continues from its newest checkpoint, or starts if
-    there is none. Raises `ConfigurationError`, `CheckpointError` and what building the parts raises.
+    there is none. Raises `ConfigurationError`, `CheckpointError`, `OutputError` and what building the parts raises: the
+    folder is claimed, with `config.json`, once everything is built.
     """
 
     def __init__(
@@ -67,18 +68,17 @@ class Trainer:
         progress: TrainingProgress | None = None,
     ) -> None:
         if config.training is None or config.data is None:
-            raise ConfigurationError(
-                "Expected a [training] and a [data] section, found a configuration without."
-            )
+            raise ConfigurationError("Expected a [training] and a [data] section, found a configuration without.")
         self.config = config
         self.settings: TrainingConfig = config.training
         self.folder = Path(folder)
         self.progress = progress or TrainingProgress()
-        self._claim_folder(resume)
+        self._check_folder(resume)
         torch.manual_seed(self.settings.seed)
         self.model: FluidModel = build_model(config, catalog).to(_device(self.settings.device))
         self.train_data = self._dataset("train", catalog)
-        self.validation_data = self._dataset("validation", catalog)
+        measured = self.settings.num_validation_images > 0
+        self.validation_data = self._dataset("validation", catalog) if measured else None
         self.average = MovingAverage(self.model, self.settings.ema_decay)
         self.optimizer = build_optimizer(self.model, self.settings)
         self.step = 0
@@ -86,11 +86,10 @@ class Trainer:
 
         found = checkpoints(self._checkpoints)
         if found:
-            self.step = load_checkpoint(
-                found[-1], model=self.model, average=self.average, optimizer=self.optimizer
-            )
+            self.step = load_checkpoint(found[-1], model=self.model, average=self.average, optimizer=self.optimizer)
         else:
             self._fit_tokenizer()
+        write_bytes(self.folder / "config.json", config_to_json(self.config).encode())
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", resume_step=self.step)
 
     def train(self) -> TrainingResult:
@@ -142,19 +141,13 @@ class Trainer:
             raise NonFiniteLossError(self._non_finite_report(float(mean.detach()), loss, batch.captions))
         self.optimizer.zero_grad(set_to_none=True)
         mean.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        limit = settings.gradient_clip_norm if settings.gradient_clip_norm is not None else math.inf
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if not math.isfinite(norm):
-            names = [
-                n
-                for n, p in self.model.named_parameters()
-                if p.grad is not None and not p.grad.isfinite().all()
-            ]
-            raise NonFiniteLossError(
-                f"Step {step + 1}: the gradient of {names[0]} and {len(names) - 1} more parameters is not finite. The "
-                "weights were not changed. Lower training.learning_rate, or resume from an earlier checkpoint."
-            )
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained])
+        # Before clipping, which would spread what is not finite to all gradients.
+        if not math.isfinite(float(norm)):
+            raise NonFiniteLossError(self._non_finite_gradient_report())
+        if settings.gradient_clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(trained, settings.gradient_clip_norm, norm)
         rate = settings.learning_rate * learning_rate_factor(
             step, num_steps=settings.num_steps, warmup_steps=settings.warmup_steps, schedule=settings.schedule
         )
@@ -163,35 +156,40 @@ class Trainer:
         self.optimizer.step()
         self.average.update(step)
         self.progress.stepped(step + 1, float(mean.detach()))
-        return loss, norm, rate
+        return loss, float(norm), rate
 
     def _non_finite_report(self, value: float, loss: BatchLoss, captions: tuple[str, ...]) -> str:
         parts = [name for name, part in loss.parts.items() if not bool(part.isfinite())]
         weights = [name for name, p in self.model.named_parameters() if not bool(p.isfinite().all())]
-        where = (
-            f"part {', '.join(parts)} of the loss of {type(self.model.head).__name__}"
-            if parts
-            else "the loss"
-        )
+        where = f"part {', '.join(parts)} of the loss of {type(self.model.head).__name__}" if parts else "the loss"
         cause = f"The weights {weights[0]} are already not finite" if weights else "All weights are finite"
         return (
-            f"Step {self.step + 1}: {where} is {value}, expected a finite number. {cause}; the step was not taken and no "
-            f"file was changed. First captions of the batch: {list(captions[:3])}. Lower training.learning_rate, set "
-            "training.gradient_clip_norm, or resume from an earlier checkpoint."
+            f"Step {self.step + 1}: {where} is {value}, expected a finite number. {cause}; the step was not taken and "
+            f"no file was changed. First captions of the batch: {list(captions[:3])}. Lower training.learning_rate, "
+            "set training.gradient_clip_norm, or resume from an earlier checkpoint."
         )
 
-    def _claim_folder(self, resume: bool) -> None:
+    def _non_finite_gradient_report(self) -> str:
+        names = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        others = f" and of {len(names) - 1} more parameters" if len(names) > 1 else ""
+        where = f"the gradient of {names[0]}{others}" if names else "the norm of all gradients together"
+        return (
+            f"Step {self.step + 1}: {where} is not finite. The step was not taken and no file was changed. Lower "
+            "training.learning_rate, or resume from an earlier checkpoint."
+        )
+
+    def _check_folder(self, resume: bool) -> None:
         saved = self.folder / "config.json"
+        if not resume and (saved.exists() or checkpoints(self._checkpoints)):
+            raise CheckpointError(
+                f"{self.folder} already holds a run. Continue it with resume, or choose another folder."
+            )
         if saved.exists():
-            if not resume:
-                raise CheckpointError(
-                    f"{self.folder} already holds a run. Continue it with resume, or choose another folder."
-                )
-            self._check_same_model(config_from_json(saved.read_text()))
-        try:
-            write_bytes(saved, (config_to_json(self.config) + "\n").encode())
-        except OSError as error:
-            raise CheckpointError(f"The folder {self.folder} can not be written: {error}.") from error
+            text = saved.read_text(encoding="utf-8", errors="replace")
+            self._check_same_model(config_from_json(text, source=f"configuration {saved}"))
+        check_writable(self.folder)
+        for folder in (self.folder, self._checkpoints):
+            remove_unfinished(folder)
 
     def _check_same_model(self, saved: FluidConfig) -> None:
         if saved.model_part() != self.config.model_part() or saved.data != self.config.data:
@@ -205,7 +203,7 @@ class Trainer:
         context = DatasetContext(
             image_size=self.model.tokenizer.image_size,
             split=split,
-            seed=self.settings.seed,  # type: ignore[arg-type]
+            seed=self.settings.seed,
         )
         dataset = build_dataset(self.config.data, context, catalog)
         assert isinstance(dataset, CaptionedImages)
@@ -234,12 +232,10 @@ class Trainer:
         )
 
     def _validate(self) -> dict[str, float]:
-        if self.settings.num_validation_images == 0:
+        if self.validation_data is None:
             return {}
         with self.average.applied():
-            values = validation_loss(
-                self.model, self.validation_data, num_images=self.settings.num_validation_images
-            )
+            values = validation_loss(self.model, self.validation_data, num_images=self.settings.num_validation_images)
         self.metrics.write(step=self.step, **{f"validation_{name}": value for name, value in values.items()})
         self.progress.note(f"step {self.step}: validation loss {values['loss']:.4f}")
         return values
@@ -291,6 +287,13 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that `training.device` names. Raises `ConfigurationError` for one this machine does not have."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"training.device is '{name}', which can not be used here: {reason}. Set it to 'auto' or 'cpu'."
+        ) from error

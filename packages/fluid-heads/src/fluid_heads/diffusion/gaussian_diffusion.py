@@ -1,8 +1,8 @@
 """The diffusion process itself: adding noise, its posterior, and the loss of a prediction, all in float32.
 
-Follows Ho et al. (arXiv 2006.11239) for noise prediction and Nichol and Dhariwal (arXiv 2102.09672, section 3.1) for
-the learned variance, which the network gives as v: its logarithm lies between those of the two bounds, beta and the
-posterior's variance, and may leave that range, since v is not clamped.
+Follows Ho et al. (arXiv 2006.11239) for noise prediction and Nichol and Dhariwal (arXiv 2102.09672, section
+3.1) for the learned variance, which the network gives as v: its logarithm lies between those of the two
+bounds, beta and the posterior's variance, and may leave that range, since v is not clamped.
 """
 
 import math
@@ -104,9 +104,9 @@ class GaussianDiffusion:
     ) -> tuple[Float[Tensor, "*rows"], Float[Tensor, "*rows"]]:
         """Squared error of the predicted noise, and the variational bound in bits, both means over channels.
 
-        The bound trains the variance alone: the mean's path is detached (Nichol and Dhariwal, section 3.1). For t > 0
-        it is the divergence of the reverse step from the posterior, for t = 0 the negative log-likelihood of the clean
-        token in bins of width 2/255.
+        The bound trains the variance alone: the mean's path is detached (Nichol and Dhariwal, section 3.1).
+        For t > 0 it is the divergence of the reverse step from the posterior, for t = 0 the negative
+        log-likelihood of the clean token in bins of width 2/255.
         """
         at = self.coefficients(steps)
         predicted_noise, v = network_output.chunk(2, dim=-1)
@@ -146,13 +146,11 @@ def binned_log_likelihood(
 ) -> Float[Tensor, "*rows channels"]:
     """Log-probability, in nats, of the bin of width 2/255 around `value` under a normal distribution.
 
-    Beyond +-0.999 the bin extends to infinity: the convention of pictures with 256 levels in [-1, 1], kept because
-    the predecessor was trained with it. Probabilities are at least 1e-12.
+    Beyond +-0.999 the bin extends to infinity: the convention of pictures with 256 levels in [-1, 1], kept
+    because the predecessor was trained with it. Probabilities are at least 1e-12.
     """
     inverse_scale = torch.exp(-log_scale)
     above = _normal_cdf(inverse_scale * (value - mean + _HALF_BIN))
     below = _normal_cdf(inverse_scale * (value - mean - _HALF_BIN))
-    probability = torch.where(
-        value < -_TAIL_START, above, torch.where(value > _TAIL_START, 1.0 - below, above - below)
-    )
+    probability = torch.where(value < -_TAIL_START, above, torch.where(value > _TAIL_START, 1.0 - below, above - below))
     return probability.clamp(min=_SMALLEST_PROBABILITY).log()

@@ -1,12 +1,12 @@
 """The diffusion head: the distribution of a continuous token as a small diffusion model (paper, section 3)."""
 
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
 from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens
-from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
-
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.network import DenoisingNetwork
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule
@@ -17,9 +17,9 @@ from fluid_heads.diffusion.sampler import AncestralSampler
 class DiffusionHead(nn.Module):
     """Denoises one token, given one hidden vector of the backbone: the head of Fluid's continuous models.
 
-    The network is the predecessor's (MAR): residual AdaLN blocks that predict the noise in the token and the variance
-    of the reverse step, trained with the squared error of the noise plus the variational bound of the variance. Losses
-    and samples are float32, also under autocast.
+    The network is the predecessor's (MAR): residual AdaLN blocks that predict the noise in the token and the
+    variance of the reverse step, trained with the squared error of the noise plus the variational bound of
+    the variance. Losses and samples are float32, also under autocast.
     """
 
     token_space: ContinuousTokens
@@ -40,7 +40,7 @@ class DiffusionHead(nn.Module):
         self._diffusion = GaussianDiffusion(NoiseSchedule.cosine())
 
     @classmethod
-    def from_context(cls, options: DiffusionOptions, context: HeadContext) -> "DiffusionHead":
+    def from_context(cls, context: HeadContext, options: DiffusionOptions | None = None) -> "DiffusionHead":
         """The head for what core offers a plugin. Raises `IncompatibleComponentsError` for other tokens."""
         space = context.token_space
         if not isinstance(space, ContinuousTokens):
@@ -63,8 +63,8 @@ class DiffusionHead(nn.Module):
     ) -> TokenLoss:
         """`mse + vb` of each token, the mean over `timesteps_per_token` timesteps drawn uniformly.
 
-        `mse` is per channel, `vb` in bits per channel. Raises `InvalidTokensError` for a target that is not of the
-        head's token space.
+        `mse` is per channel, `vb` in bits per channel. Raises `InvalidTokensError` for a target that is not
+        of the head's token space.
         """
         self.token_space.validate(target)
         num_draws = self.options.timesteps_per_token
@@ -86,9 +86,8 @@ class DiffusionHead(nn.Module):
         """
         num_draws = timesteps.shape[1]
         clean = target.float()[:, None].expand(-1, num_draws, -1)
-        conditioning = (
-            self.network.embed_timesteps(timesteps) + self.network.project_condition(condition)[:, None]
-        )
+        condition_vectors = self.network.project_condition(condition)
+        conditioning = self.network.embed_timesteps(timesteps) + condition_vectors[:, None]
         x = self._diffusion.coefficients(timesteps).noisy(clean, noise)
         output = self.network(x, conditioning)
         mse, vb = self._diffusion.loss_terms(output, clean=clean, noise=noise, steps=timesteps)

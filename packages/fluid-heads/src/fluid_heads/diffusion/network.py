@@ -14,12 +14,12 @@ _LONGEST_PERIOD = 10000.0
 _NORM_EPSILON = 1e-6
 
 
-def timestep_frequencies(timesteps: Int[Tensor, "steps"]) -> Float[Tensor, "steps features"]:
+def timestep_frequencies(timesteps: Int[Tensor, "*steps"]) -> Float[Tensor, "*steps features"]:
     """Cosines, then sines, of each timestep times 128 geometrically falling frequencies from 1 to about 1e-4."""
     # In float32 on purpose: trained weights expect these very numbers, and float64 differs by up to 5e-5.
     index = torch.arange(_NUM_FREQUENCIES, dtype=torch.float32, device=timesteps.device)
     frequencies = torch.exp(-math.log(_LONGEST_PERIOD) * index / _NUM_FREQUENCIES)
-    angles = timesteps[:, None].float() * frequencies
+    angles = timesteps[..., None].float() * frequencies
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
 
 
@@ -54,9 +54,7 @@ class DenoisingNetwork(nn.Module):
         super().__init__()
         self.channels = channels
         # The order of construction decides which random numbers each layer starts from: keep it.
-        self.time_embedding = nn.Sequential(
-            nn.Linear(2 * _NUM_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.time_embedding = nn.Sequential(nn.Linear(2 * _NUM_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.condition_projection = nn.Linear(condition_width, width)
         self.input_projection = nn.Linear(channels, width)
         self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(depth))
@@ -67,8 +65,8 @@ class DenoisingNetwork(nn.Module):
     def reset_parameters(self) -> None:
         """Initialise so that the output is zero and every block passes its input on unchanged.
 
-        Weights are Xavier-uniform and biases zero; the time embedding is N(0, 0.02); modulations and the output
-        projection are zero.
+        Weights are Xavier-uniform and biases zero; the time embedding is N(0, 0.02); modulations and the
+        output projection are zero.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -89,9 +87,9 @@ class DenoisingNetwork(nn.Module):
     def embed_timesteps(self, timesteps: Int[Tensor, "*steps"]) -> Float[Tensor, "*steps width"]:
         """A vector for each timestep of the full process (0 to 999)."""
         with without_autocast(timesteps.device):
-            features = timestep_frequencies(timesteps.reshape(-1)).to(self._dtype)
+            features = timestep_frequencies(timesteps).to(self._dtype)
             embedded: Tensor = self.time_embedding(features)
-            return embedded.float().view(*timesteps.shape, -1)
+            return embedded.float()
 
     def project_condition(self, condition: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows inner"]:
         """A vector for each hidden vector of the backbone."""

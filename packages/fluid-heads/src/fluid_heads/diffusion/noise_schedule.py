@@ -1,8 +1,8 @@
 """The cosine noise schedule and its respacing, as tables over timesteps in float64.
 
 With a = `alphas_cumprod[t]`, a token x0 becomes x_t = sqrt(a) x0 + sqrt(1 - a) noise (Nichol and Dhariwal,
-arXiv 2102.09672, section 3.2). Sampling may visit only some of the timesteps: the betas are then those of the coarser
-process whose signal levels agree with the fine one at the timesteps it keeps.
+arXiv 2102.09672, section 3.2). Sampling may visit only some of the timesteps: the betas are then those of the
+coarser process whose signal levels agree with the fine one at the timesteps it keeps.
 """
 
 import math
@@ -11,10 +11,10 @@ from itertools import pairwise
 
 import attrs
 import torch
-from fluid_core.errors import InvalidRequestError
 from jaxtyping import Float64, Int
 from torch import Tensor
 
+from fluid_core.errors import InvalidRequestError
 from fluid_heads.diffusion.options import NUM_TIMESTEPS
 
 _LARGEST_BETA = 0.999
@@ -37,9 +37,9 @@ def cosine_betas(num_timesteps: int = NUM_TIMESTEPS) -> Float64[Tensor, "timeste
 def evenly_spaced_timesteps(num_steps: int, *, first_timestep: int = NUM_TIMESTEPS - 1) -> list[int]:
     """`num_steps` timesteps from 0 to `first_timestep`, rising, both ends included.
 
-    They are round(i * first_timestep / (num_steps - 1)), ties to even; with 999 these are the predecessor's. A single
-    step goes from `first_timestep` to a clean token at once. Raises `InvalidRequestError` if there are not that many
-    timesteps.
+    They are round(i * first_timestep / (num_steps - 1)), ties to even; with 999 these are the predecessor's.
+    A single step goes from `first_timestep` to a clean token at once. Raises `InvalidRequestError` if there
+    are not that many timesteps.
     """
     if not 1 <= num_steps <= first_timestep + 1:
         raise InvalidRequestError(
@@ -70,9 +70,10 @@ def ddim_timesteps(num_steps: int) -> list[int]:
 class NoiseSchedule:
     """Coefficients of the forward and the reverse process at every step, each a float64 table.
 
-    `timestep_map[i]` is the timestep of the full process that step i stands for: the number the network was trained
-    on. The posterior q(x_{i-1} | x_i, x0) has mean `posterior_mean_coef1` x0 + `posterior_mean_coef2` x_i and variance
-    `posterior_variance`. That variance is zero at step 0; its clipped logarithm repeats the entry of step 1 there.
+    `timestep_map[i]` is the timestep of the full process that step i stands for: the number the network was
+    trained on. The posterior q(x_{i-1} | x_i, x0) has mean `posterior_mean_coef1` x0 + `posterior_mean_coef2`
+    x_i and variance `posterior_variance`. That variance is zero at step 0; its clipped logarithm repeats the
+    entry of step 1 there.
     """
 
     timestep_map: Int[Tensor, "steps"]
@@ -99,18 +100,13 @@ class NoiseSchedule:
     @classmethod
     def cosine(cls, timesteps: Sequence[int] | None = None) -> "NoiseSchedule":
         """The cosine schedule at the given rising timesteps of the full process; None keeps all 1000."""
-        full = cosine_betas()
-        if timesteps is None:
-            return cls.from_betas(full, torch.arange(NUM_TIMESTEPS, device="cpu"))
-        kept = torch.tensor(timesteps, dtype=torch.int64, device="cpu")
-        levels = torch.cumprod(1.0 - full, dim=0)[kept]
+        kept = torch.tensor(range(NUM_TIMESTEPS) if timesteps is None else timesteps, device="cpu")
+        levels = torch.cumprod(1.0 - cosine_betas(), dim=0)[kept]
         before = torch.cat([torch.ones_like(levels[:1]), levels[:-1]])
         return cls.from_betas(1.0 - levels / before, kept)
 
     @classmethod
-    def from_betas(
-        cls, betas: Float64[Tensor, "steps"], timestep_map: Int[Tensor, "steps"]
-    ) -> "NoiseSchedule":
+    def from_betas(cls, betas: Float64[Tensor, "steps"], timestep_map: Int[Tensor, "steps"]) -> "NoiseSchedule":
         """All tables that follow from the betas (Ho et al., arXiv 2006.11239, equations 4 to 7)."""
         alphas = 1.0 - betas
         level = torch.cumprod(alphas, dim=0)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import attrs
-from attrs.validators import ge, gt, instance_of, le, optional
+from attrs.validators import ge, instance_of, le, optional
 
 NUM_TIMESTEPS = 1000
 """Length of the diffusion process that heads are trained on: timesteps run from 0 to 999 (paper, section 3)."""
@@ -29,7 +29,37 @@ class DiffusionOptions:
     """Steps of the reverse process, unless a request says otherwise."""
 
     first_timestep: int = attrs.field(default=980, validator=[instance_of(int), ge(0), le(NUM_TIMESTEPS - 1)])
-    token_limit: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
+    """Timestep at which the reverse process starts; training covers all of them.
+
+    The cosine schedule leaves next to nothing of the token at the last timesteps: the predicted clean token
+    carries the error of the predicted noise times sqrt(1/alpha_bar), which is 2e4 at 999 and 34 at 980. Small
+    heads trained for 100 or 200 steps on several made-up distributions of unit variance gave samples whose
+    standard deviation was thousands of times too large from 999, and 1 to 6 times from 980. Starting at 980
+    from pure noise ignores a signal of 3%: with the exact noise prediction for two clusters of 48 channels, of
+    weights 0.9 and 0.1, the larger cluster's share moved by 0.005; from 960 it moved by 0.02.
+    """
+
+    token_limit: float | None = attrs.field(default=5.0)
+    """Limit on the absolute value of the predicted clean token at every sampling step; None sets no limit.
+
+    It takes care of the factor that `first_timestep` leaves, and of few steps: with both, the standard
+    deviation of the heads above was 0.94 to 1.4 times the right one at 100, 50 and 25 steps, and up to 2.4 at
+    10 (for the one that had learned least, two clusters after 100 steps, 2.5 and 2.8). Tokens of unit
+    variance, which tokenizers provide, hardly ever exceed 5; raise or remove the limit for tokens that do.
+    """
+
+    @num_sampling_steps.validator
+    def _validate_num_sampling_steps(self, attribute: "attrs.Attribute[int]", value: int) -> None:
+        if value > self.first_timestep + 1:
+            raise ValueError(
+                f"'{attribute.name}' must be at most {self.first_timestep + 1}, since first_timestep is "
+                f"{self.first_timestep}, found {value}"
+            )
+
+    @token_limit.validator
+    def _validate_token_limit(self, attribute: "attrs.Attribute[float]", value: float | None) -> None:
+        if value is not None and not value > 0.0:
+            raise ValueError(f"'{attribute.name}' must be above 0, or nothing for no limit, found {value}")
 
     @classmethod
     def predecessor(cls, **others: Any) -> "DiffusionOptions":

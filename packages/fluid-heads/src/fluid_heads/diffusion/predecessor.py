@@ -6,12 +6,12 @@ from pathlib import Path
 
 import attrs
 import torch
-from fluid_core.errors import CheckpointError, CheckpointMismatchError
-from fluid_core.token_space import ContinuousTokens, Grid
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fluid_core.errors import CheckpointError, CheckpointMismatchError
+from fluid_core.token_space import ContinuousTokens, Grid
 from fluid_heads.diffusion.head import DiffusionHead
 from fluid_heads.diffusion.options import DiffusionOptions
 
@@ -48,16 +48,16 @@ def load_predecessor_head(
 ) -> DiffusionHead:
     """A diffusion head with the predecessor's weights.
 
-    `weights` are tensors by name, or the path of a safetensors file with them. The names may be those of the head's
-    network alone (`input_proj.weight`), or carry the prefix `net.` of the head or `diffloss.net.` of the whole model,
-    whose other tensors are then left alone. Channels, widths and depth are read from the shapes; `grid` says how the
-    tokens of an image are arranged. Tensors are copied, as float32.
+    `weights` are tensors by name, or the path of a safetensors file with them. The names may be those of the
+    head's network alone (`input_proj.weight`), or carry the prefix `net.` of the head or `diffloss.net.` of
+    the whole model, whose other tensors are then left alone. Channels, widths and depth are read from the
+    shapes; `grid` says how the tokens of an image are arranged. Tensors are copied, as float32.
 
-    `options` default to the predecessor's sampling; their width and depth are replaced by those of the weights.
-    Weights published as pickles must be converted to safetensors first: Fluid opens no pickle.
+    `options` default to the predecessor's sampling; their width and depth are replaced by those of the
+    weights. Weights published as pickles must be converted to safetensors first: Fluid opens no pickle.
 
-    Raises `CheckpointError` for a file that is missing or damaged, and `CheckpointMismatchError`, naming every tensor
-    that is missing, unexpected or of a wrong shape, for weights of something else.
+    Raises `CheckpointError` for a file that is missing or damaged, and `CheckpointMismatchError`, naming
+    every tensor that is missing, unexpected or of a wrong shape, for weights of something else.
     """
     if isinstance(weights, str | Path):
         weights = _read(Path(weights))
@@ -83,9 +83,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for prefix in _PREFIXES:
-        chosen = {
-            name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)
-        }
+        chosen = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         if chosen:
             return chosen
     return dict(weights)
@@ -106,9 +104,7 @@ def _head_of_their_size(found: Mapping[str, Tensor], grid: Grid, options: Diffus
     width, channels = sizes["input_proj.weight"]
     options = attrs.evolve(options, width=width, depth=max(blocks, default=0) + 1)
     with torch.device("meta"):
-        return DiffusionHead(
-            ContinuousTokens(grid=grid, channels=channels), sizes["cond_embed.weight"][1], options
-        )
+        return DiffusionHead(ContinuousTokens(grid=grid, channels=channels), sizes["cond_embed.weight"][1], options)
 
 
 def _check(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -126,9 +122,7 @@ def _check(found: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]])
         problems.append(f"of another shape: {', '.join(wrong)}")
     if problems:
         raise CheckpointMismatchError(
-            "The weights are not those of a diffusion head as the predecessor's. "
-            + "; ".join(problems)
-            + ". "
+            "The weights are not those of a diffusion head as the predecessor's. " + "; ".join(problems) + ". "
             "Check that the file holds the diffusion head of MAR with learned variance."
         )
 

@@ -4,19 +4,19 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 import torch
-from fluid_core.exchange import Guidance, SamplingRequest
-from fluid_core.keyed_random import KeyedRandom
 from jaxtyping import Float
 from torch import Tensor
 
+from fluid_core.exchange import Guidance, SamplingRequest
+from fluid_core.keyed_random import KeyedRandom
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.network import DenoisingNetwork
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.request_checks import check_request
 
-# Noise of this many steps is drawn at a time: one draw per step is slow, all steps at once takes memory. The numbers
-# a token gets depend on this constant.
+# Noise of this many steps is drawn at a time: one draw per step is slow, all steps at once takes memory. The
+# numbers a token gets depend on this constant.
 _STEPS_PER_DRAW = 32
 
 
@@ -38,10 +38,10 @@ class ReverseStep:
 class AncestralSampler:
     """Draws tokens by ancestral sampling (Ho et al., arXiv 2006.11239, algorithm 2) with learned variances.
 
-    Timesteps are spaced evenly from `options.first_timestep` to 0 and embedded once, here; weights must not change
-    while the sampler is in use. Temperature multiplies the noise of every step, not the noise x starts from. Guidance
-    mixes the predicted noise, eps = eps_negative + scale * (eps_conditional - eps_negative), and keeps the conditional
-    variance; both predictions look at the same x.
+    Timesteps are spaced evenly from `options.first_timestep` to 0 and embedded once, here; weights must not
+    change while the sampler is in use. Temperature multiplies the noise of every step, not the noise x starts
+    from. Guidance mixes the predicted noise, eps = eps_negative + scale * (eps_conditional - eps_negative),
+    and keeps the conditional variance; both predictions look at the same x.
 
     Raises `InvalidRequestError` for a number of steps the reverse process does not have.
     """
@@ -68,8 +68,8 @@ class AncestralSampler:
     ) -> Float[Tensor, "tokens channels"]:
         """One token for every hidden vector, in float32.
 
-        All noise of a token comes from its own row of `request.random`. Raises `InvalidRequestError` for a negative
-        temperature.
+        All noise of a token comes from its own row of `request.random`. Raises `InvalidRequestError` for a
+        negative temperature.
         """
         check_request(condition, request, width=self._condition_width)
         channels = self._network.channels
@@ -95,10 +95,11 @@ class AncestralSampler:
         temperature: float = 1.0,
         guidance: Guidance | None = None,
     ) -> Iterator[ReverseStep]:
-        """All steps, from given noise: `initial` is where x starts, `step_noise` has one tensor like it per step.
+        """All steps, from given noise: x starts at `initial`, and `step_noise` has one tensor like it per step.
 
-        The noise of the last step, to t = 0, is not used. This is what a call runs once it has drawn its noise; it is
-        the entry for whoever wants to look at intermediate values or to repeat a recorded course.
+        The noise of the last step, to t = 0, is not used. This is what a call runs once it has drawn its
+        noise; it is the entry for whoever wants to look at intermediate values or to repeat a recorded
+        course.
         """
         x = initial.float()
         with torch.no_grad():

@@ -1,14 +1,14 @@
 """Softmax over a codebook: cross-entropy to train with, Gumbel-max to sample with."""
 
 import torch
-from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
-from fluid_core.exchange import HeadContext, SamplerSettings, SamplingRequest, TokenLoss
-from fluid_core.keyed_random import KeyedRandom
-from fluid_core.token_space import DiscreteTokens
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
+from fluid_core.exchange import HeadContext, SamplerSettings, SamplingRequest, TokenLoss
+from fluid_core.keyed_random import KeyedRandom
+from fluid_core.token_space import DiscreteTokens
 from fluid_heads.precision import without_autocast
 from fluid_heads.request_checks import check_request
 from fluid_heads.softmax.options import SoftmaxOptions
@@ -17,13 +17,13 @@ from fluid_heads.softmax.options import SoftmaxOptions
 class SoftmaxHead(nn.Module):
     """A linear layer and a softmax: the distribution of one id given one hidden vector (paper, section 3).
 
-    With `options.tied_weights` the output matrix is `token_embedding.weight`, one row per id; the head registers
-    only a bias of its own. The embedding is held outside the module's registry, so that it is saved, counted and
-    updated once, by its owner; a deep copy of a model that contains both points to the copied embedding. Without
-    tying the head owns a matrix, and `token_embedding` is not used.
+    With `options.tied_weights` the output matrix is `token_embedding.weight`, one row per id; the head
+    registers only a bias of its own. The embedding is held outside the module's registry, so that it is
+    saved, counted and updated once, by its owner; a deep copy of a model that contains both points to the
+    copied embedding. Without tying the head owns a matrix, and `token_embedding` is not used.
 
-    Logits and losses are computed in float32, also under autocast. Raises `IncompatibleComponentsError` if the
-    token space is not discrete, or if weights can not be tied to what `token_embedding` is.
+    Logits and losses are computed in float32, also under autocast. Raises `IncompatibleComponentsError` if
+    the token space is not discrete, or if weights can not be tied to what `token_embedding` is.
     """
 
     token_space: DiscreteTokens
@@ -62,7 +62,7 @@ class SoftmaxHead(nn.Module):
         self.reset_parameters()
 
     @classmethod
-    def from_context(cls, options: SoftmaxOptions, context: HeadContext) -> "SoftmaxHead":
+    def from_context(cls, context: HeadContext, options: SoftmaxOptions | None = None) -> "SoftmaxHead":
         """The head for what core offers a plugin. Raises `IncompatibleComponentsError` for other tokens."""
         space = context.token_space
         if not isinstance(space, DiscreteTokens):
@@ -99,8 +99,8 @@ class SoftmaxHead(nn.Module):
     ) -> TokenLoss:
         """Cross-entropy of each token in nats, unreduced.
 
-        `parts["cross_entropy"]` is the one without label smoothing. Raises `InvalidTokensError` for a target that
-        is no id of the vocabulary.
+        `parts["cross_entropy"]` is the one without label smoothing. Raises `InvalidTokensError` for a target
+        that is no id of the vocabulary.
         """
         self.token_space.validate(target)
         logits = self.logits(condition)
@@ -125,17 +125,15 @@ class SoftmaxHead(nn.Module):
 class SoftmaxSampler:
     """Draws ids by the Gumbel-max trick: argmax(logits / temperature + Gumbel noise).
 
-    The noise of a token depends on its own row of `request.random` alone. Temperature 0 takes the likeliest id.
-    Guidance mixes logits: l = l_negative + scale * (l_conditional - l_negative).
+    The noise of a token depends on its own row of `request.random` alone. Temperature 0 takes the likeliest
+    id. Guidance mixes logits: l = l_negative + scale * (l_conditional - l_negative).
     """
 
     def __init__(self, head: SoftmaxHead) -> None:
         self._head = head
 
     @torch.no_grad()
-    def __call__(
-        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
-    ) -> Int[Tensor, "tokens"]:
+    def __call__(self, condition: Float[Tensor, "tokens width"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
         """One id for every hidden vector. Raises `InvalidRequestError` for a negative temperature."""
         check_request(condition, request, width=self._head.condition_width)
         logits = self._head.logits(condition)

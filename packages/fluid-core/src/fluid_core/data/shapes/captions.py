@@ -62,16 +62,12 @@ def caption_of(facts: Facts, *, rng: np.random.Generator | None = None) -> str:
         if anchor.position is None and subject.position is not None and anchor.count == subject.count == 1:
             relation = subject.position[0]
             if relation not in RELATIONS:
-                raise DataError(
-                    f"Captions of shapes know the relations {', '.join(RELATIONS)}; found '{relation}'."
-                )
+                raise DataError(f"Captions of shapes know the relations {', '.join(RELATIONS)}; found '{relation}'.")
             sideways = relation in ("left of", "right of")
             if sideways and rng is not None and rng.random() < 0.5:
                 relation = f"to the {relation}"
             return f"{_phrase(subject)} {relation} {_phrase(anchor)}"
-    raise DataError(
-        f"Captions of shapes speak of one or two groups of objects, such as {_EXAMPLES}; found {facts}."
-    )
+    raise DataError(f"Captions of shapes speak of one or two groups of objects, such as {_EXAMPLES}; found {facts}.")
 
 
 def parse_caption(text: str) -> Facts:
@@ -100,9 +96,7 @@ def parse_caption(text: str) -> Facts:
     else:
         raise _not_understood(text, "it joins more than two groups of objects")
     if facts.num_objects > LARGEST_NUM_OBJECTS:
-        raise _not_understood(
-            text, f"it asks for {facts.num_objects} objects, more than {LARGEST_NUM_OBJECTS}"
-        )
+        raise _not_understood(text, f"it asks for {facts.num_objects} objects, more than {LARGEST_NUM_OBJECTS}")
     return facts
 
 
@@ -138,6 +132,4 @@ def _either(words: Iterable[str]) -> str:
 
 
 def _not_understood(text: str, problem: str) -> DataError:
-    return DataError(
-        f"Can not tell what the caption '{text}' claims: {problem}. Captions look like {_EXAMPLES}."
-    )
+    return DataError(f"Can not tell what the caption '{text}' claims: {problem}. Captions look like {_EXAMPLES}.")

@@ -88,9 +88,7 @@ def compose(facts: Facts, *, rng: np.random.Generator, avoid_held_out: bool) -> 
         scene = _scene(wanted, colors, boxes)
         if not avoid_held_out or not shows_held_out(scene):
             return scene
-    raise DataError(
-        f"Found no scene that shows {facts}. Do its positions contradict each other, or are held out?"
-    )
+    raise DataError(f"Found no scene that shows {facts}. Do its positions contradict each other, or are held out?")
 
 
 def _facts_of_plain_task(task: str, max_objects: int) -> Iterator[Facts]:
@@ -103,9 +101,7 @@ def _facts_of_plain_task(task: str, max_objects: int) -> Iterator[Facts]:
     elif task == "colors":
         for shape, color in itertools.product(SHAPES, COLORS):
             yield facts_including([IncludedObjects(class_name=shape, color=color)])
-    for shapes in (
-        itertools.permutations(SHAPES, 2) if task in ("two_object", "position", "color_attr") else ()
-    ):
+    for shapes in itertools.permutations(SHAPES, 2) if task in ("two_object", "position", "color_attr") else ():
         first, second = (IncludedObjects(class_name=shape) for shape in shapes)
         if task == "two_object":
             yield facts_including([first, second])
@@ -115,15 +111,12 @@ def _facts_of_plain_task(task: str, max_objects: int) -> Iterator[Facts]:
         else:
             for colors in itertools.permutations(COLORS, 2):
                 yield facts_including(
-                    IncludedObjects(class_name=shape, color=color)
-                    for shape, color in zip(shapes, colors, strict=True)
+                    IncludedObjects(class_name=shape, color=color) for shape, color in zip(shapes, colors, strict=True)
                 )
 
 
 def _colored_positions() -> Iterator[Facts]:
-    kinds = [
-        IncludedObjects(class_name=shape, color=color) for shape, color in itertools.product(SHAPES, COLORS)
-    ]
+    kinds = [IncludedObjects(class_name=shape, color=color) for shape, color in itertools.product(SHAPES, COLORS)]
     for subject, anchor in itertools.permutations(kinds, 2):
         for relation in RELATIONS:
             yield related(subject, relation, anchor)
@@ -135,9 +128,7 @@ def _colored_counts(max_objects: int) -> Iterator[Facts]:
 
 
 def _groups(max_objects: int) -> Iterator[Facts]:
-    counts = [
-        pair for pair in itertools.product(range(1, max_objects), repeat=2) if 2 < sum(pair) <= max_objects
-    ]
+    counts = [pair for pair in itertools.product(range(1, max_objects), repeat=2) if 2 < sum(pair) <= max_objects]
     for shapes in itertools.permutations(SHAPES, 2):
         for colors, pair in itertools.product(itertools.product(COLORS, repeat=2), counts):
             yield facts_including(

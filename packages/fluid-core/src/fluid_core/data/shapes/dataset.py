@@ -77,12 +77,8 @@ class ShapesDataset:
     def example(self, index: int) -> DrawnExample:
         """Example `index` before drawing, with its facts. Raises `IndexError` outside 0 ... len - 1."""
         if not 0 <= index < self._length:
-            raise IndexError(
-                f"The {self.split} split has the examples 0 to {self._length - 1}, asked for {index}."
-            )
-        rng = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence((self.seed, _STREAMS[self.split], index)))
-        )
+            raise IndexError(f"The {self.split} split has the examples 0 to {self._length - 1}, asked for {index}.")
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, _STREAMS[self.split], index))))
         choice, which = rng.random(2).tolist()
         if choice < self.options.combined_share:
             kind = int(choice / self.options.combined_share * len(self._seen_combined))
@@ -117,9 +113,7 @@ class ShapesDataset:
             )
         prompts = []
         for number, task in enumerate(TASKS):
-            rng = np.random.Generator(
-                np.random.Philox(np.random.SeedSequence((seed, _PROMPT_STREAM, number)))
-            )
+            rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _PROMPT_STREAM, number))))
             every = facts_for_task(task, self.options.max_objects)
             held_out = [facts for facts in every if mentions_held_out(facts)]
             seen = [facts for facts in every if not mentions_held_out(facts)]

@@ -89,9 +89,7 @@ def _rescaled(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     _, height, width = pixels.shape
     side = min(height, width)
     if side < _SMALLEST_SIDE:
-        enlarged: npt.NDArray[np.float32] = ndimage.zoom(
-            pixels, (1, 3, 3), order=1, mode="nearest", grid_mode=True
-        )
+        enlarged: npt.NDArray[np.float32] = ndimage.zoom(pixels, (1, 3, 3), order=1, mode="nearest", grid_mode=True)
         return enlarged
     factor = -(-side // _LARGEST_SIDE)
     rows, columns = height // factor, width // factor

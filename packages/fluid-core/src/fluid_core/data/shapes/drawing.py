@@ -33,9 +33,7 @@ def draw(scene: Scene, side: int) -> Float[Tensor, "3 height width"]:
         size = drawn.size * side
         column, row = int(np.floor(left)), int(np.floor(top))
         # Rounded, so that equal outlines share one entry of the cache in spite of rounding errors.
-        mask = coverage(
-            drawn.shape, round(left - column, 6), round(top - row, 6), round(size, 6), round(size, 6)
-        )
+        mask = coverage(drawn.shape, round(left - column, 6), round(top - row, 6), round(size, 6), round(size, 6))
         height, width = mask.shape
         # An outline may reach past the border: only the part inside is drawn.
         first_row, first_column = max(-row, 0), max(-column, 0)

@@ -77,9 +77,7 @@ class Facts:
             include.append(entry)
         written: dict[str, Any] = {"include": include}
         if self.exclude:
-            written["exclude"] = [
-                {"class": objects.class_name, "count": objects.count} for objects in self.exclude
-            ]
+            written["exclude"] = [{"class": objects.class_name, "count": objects.count} for objects in self.exclude]
         return written
 
     @classmethod
@@ -90,9 +88,7 @@ class Facts:
         """
         return cls(
             include=tuple(_included(entry) for entry in _entries(written, "include")),
-            exclude=tuple(_excluded(entry) for entry in _entries(written, "exclude"))
-            if "exclude" in written
-            else (),
+            exclude=tuple(_excluded(entry) for entry in _entries(written, "exclude")) if "exclude" in written else (),
         )
 
 
@@ -106,9 +102,7 @@ def _entries(written: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
 def _class_name(entry: Mapping[str, Any], allowed: tuple[str, ...]) -> str:
     unknown = sorted(str(key) for key in set(entry) - set(allowed))
     if unknown:
-        raise DataError(
-            f"An entry of facts may have the keys {', '.join(allowed)}; found also {', '.join(unknown)}."
-        )
+        raise DataError(f"An entry of facts may have the keys {', '.join(allowed)}; found also {', '.join(unknown)}.")
     name = entry.get("class")
     if not isinstance(name, str) or not name:
         raise DataError(f"An entry of facts must name its class, found {dict(entry)!r}.")

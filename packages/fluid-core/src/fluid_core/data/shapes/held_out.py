@@ -9,9 +9,7 @@ from fluid_core.data.shapes.facts import Facts
 from fluid_core.data.shapes.scene import Scene, relations_between
 from fluid_core.data.shapes.vocabulary import OPPOSITE
 
-HELD_OUT_PAIRS = frozenset(
-    {("purple", "circle"), ("black", "square"), ("blue", "triangle"), ("yellow", "cross")}
-)
+HELD_OUT_PAIRS = frozenset({("purple", "circle"), ("black", "square"), ("blue", "triangle"), ("yellow", "cross")})
 """Pairs of colour and shape."""
 
 _ARRANGEMENTS = (

@@ -37,18 +37,14 @@ def judge_objects(found: tuple[FoundObject, ...], facts: Facts) -> Verdict:
     """Whether the objects found in a picture are exactly those that `facts` claim."""
     unclear = [one for one in found if one.shape is None]
     if unclear:
-        return _wrong(
-            f"found {_several(len(unclear), 'object')} of unclear shape ({unclear[0].color})", found
-        )
+        return _wrong(f"found {_several(len(unclear), 'object')} of unclear shape ({unclear[0].color})", found)
     counts = Counter(one.shape for one in found)
     wanted = Counter[str]()
     for objects in facts.include:
         wanted[objects.class_name] += objects.count
     for shape in dict.fromkeys((*wanted, *SHAPES)):
         if counts[shape] != wanted[shape]:
-            return _wrong(
-                f"expected {_several(wanted[shape], shape)}, found {counts[shape] or 'none'}", found
-            )
+            return _wrong(f"expected {_several(wanted[shape], shape)}, found {counts[shape] or 'none'}", found)
     for excluded in facts.exclude:
         if counts[excluded.class_name] >= excluded.count:
             return _wrong(f"expected fewer than {_several(excluded.count, excluded.class_name)}", found)
@@ -64,16 +60,12 @@ def judge_objects(found: tuple[FoundObject, ...], facts: Facts) -> Verdict:
 def _check_known(facts: Facts) -> None:
     for objects in (*facts.include, *facts.exclude):
         if objects.class_name not in SHAPES:
-            raise DataError(
-                f"The judge of shapes knows {', '.join(SHAPES)}; asked about '{objects.class_name}'."
-            )
+            raise DataError(f"The judge of shapes knows {', '.join(SHAPES)}; asked about '{objects.class_name}'.")
     for objects in facts.include:
         if objects.color not in (None, *COLORS):
             raise DataError(f"The judge of shapes knows {', '.join(COLORS)}; asked about '{objects.color}'.")
         if objects.position is not None and objects.position[0] not in RELATIONS:
-            raise DataError(
-                f"The judge of shapes knows {', '.join(RELATIONS)}; asked about '{objects.position[0]}'."
-            )
+            raise DataError(f"The judge of shapes knows {', '.join(RELATIONS)}; asked about '{objects.position[0]}'.")
 
 
 Assignment = tuple[tuple[FoundObject, ...], ...]
@@ -123,9 +115,7 @@ def _wrong(problem: str, found: tuple[FoundObject, ...]) -> Verdict:
 
 
 def _wanted_colors(facts: Facts) -> str:
-    return " and ".join(
-        _several(objects.count, objects.class_name, objects.color or "") for objects in facts.include
-    )
+    return " and ".join(_several(objects.count, objects.class_name, objects.color or "") for objects in facts.include)
 
 
 def _described(found: tuple[FoundObject, ...]) -> str:

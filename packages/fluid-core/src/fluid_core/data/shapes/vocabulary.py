@@ -5,9 +5,7 @@ from types import MappingProxyType
 SHAPES = ("circle", "square", "triangle", "cross")
 """Outlines that stay apart in a box of nine pixels."""
 
-PLURALS = MappingProxyType(
-    {"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"}
-)
+PLURALS = MappingProxyType({"circle": "circles", "square": "squares", "triangle": "triangles", "cross": "crosses"})
 
 PALETTE = MappingProxyType(
     {
@@ -28,9 +26,7 @@ BACKGROUND = (246, 246, 243)
 
 RELATIONS = ("left of", "right of", "above", "below")
 
-OPPOSITE = MappingProxyType(
-    {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-)
+OPPOSITE = MappingProxyType({"left of": "right of", "right of": "left of", "above": "below", "below": "above"})
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 """The tasks of GenEval (arXiv 2310.11513), by their names there."""

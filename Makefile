@@ -1,0 +1,42 @@
+# Two commands for everything: `make demo` and `make test`. Both set up .venv first.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := packages/fluid-core packages/fluid-tokenizers packages/fluid-heads packages/fluid-orders
+EXAMPLE_PACKAGES := examples/third_party_head
+STAMP := $(VENV)/.stamp
+# Two worker processes with one thread each use two cores better than one process with two.
+WORKERS ?= 2
+
+.PHONY: setup demo test check format clean
+
+$(STAMP): constraints.txt $(PACKAGES:%=%/pyproject.toml) $(EXAMPLE_PACKAGES:%=%/pyproject.toml)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables build
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+		--editable "packages/fluid-core[plots,testing]" $(PACKAGES:%=--editable %) $(EXAMPLE_PACKAGES:%=--editable %)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		pytest-xdist pytest-timeout hypothesis beartype ruff mypy
+	touch $@
+
+setup: $(STAMP) ## install everything into .venv
+
+demo: $(STAMP) ## train a small Fluid on this machine and look at what it draws (about eight minutes)
+	$(BIN)/python examples/demo.py --out runs/demo
+
+test: $(STAMP) ## all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+check: $(STAMP) ## style, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES:%=%/src) $(EXAMPLE_PACKAGES:%=%/src)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+format: $(STAMP) ## bring all code into shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what the commands above made
+	rm -rf $(VENV) runs dist build

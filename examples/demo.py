@@ -1,0 +1,192 @@
+"""Train a small text-to-image model on this machine and look at what it draws.
+
+Command:   make demo          (or: python examples/demo.py --out runs/demo --minutes 8)
+Shows:     the whole path: captions and pictures -> continuous tokens -> random order -> backbone -> diffusion head
+Runtime:   the minutes given, on a CPU with two cores; the number of steps is chosen by timing the first ones
+Leaves:    contact_sheet.png (prompts and pictures, marked right or wrong by the judge), loss.png, scores.json and
+           report.md in the output folder, and the model in model/: fluid sample runs/demo "a red circle"
+Expected:  pictures that show what the prompts ask for; six task scores far above chance
+"""
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import attrs
+import matplotlib
+from rich.console import Console
+from rich.table import Table
+
+from fluid_core import FluidConfig, FluidPipeline, Trainer, load_config
+from fluid_core.contact_sheet import contact_sheet, save_image
+from fluid_core.data.batches import readable_images
+from fluid_core.data.captioned_images import JudgedPrompts
+from fluid_core.evaluation.prompt_scores import PromptScores, chance_scores, draw_prompts, judge_pictures
+from fluid_core.pipeline import to_pil
+from fluid_core.training.metrics import read_metrics
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
+SAMPLING = {"guidance_scale": 3.0, "temperature": 0.9}
+# Everything but training: building, timing, checkpoints, scoring and drawing.
+OVERHEAD_SECONDS = 100.0
+SHEET_PROMPTS_PER_TASK = 4
+console = Console()
+
+
+def main() -> None:
+    """Run the demo."""
+    arguments = _arguments()
+    started = time.perf_counter()
+    config = load_config(CONFIG)
+    if arguments.steps is None:
+        seconds_per_step = _seconds_per_step(config)
+        num_steps = max(50, int((60.0 * arguments.minutes - OVERHEAD_SECONDS) / seconds_per_step))
+        console.print(f"{seconds_per_step:.2f} s a step on this machine: training for {num_steps} steps")
+    else:
+        num_steps = arguments.steps
+    trainer = Trainer(_with_steps(config, num_steps), arguments.out)
+    result = trainer.train()
+
+    pipeline = FluidPipeline.from_pretrained(result.model_folder)
+    data = trainer.validation_data
+    assert isinstance(data, JudgedPrompts)
+    prompts = data.evaluation_prompts(num_per_task=arguments.prompts_per_task, seed=1)
+    console.print(f"drawing {len(prompts)} prompts to score")
+    images = draw_prompts(pipeline, prompts, seed=0, **SAMPLING)
+    scores = judge_pictures(data, prompts, images)
+    chance = chance_scores(data, prompts, readable_images(data, 500), seed=0)
+
+    chosen = _sheet_choice([prompt.task for prompt in prompts])
+    pictures = to_pil((images[chosen] + 1.0) / 2.0)
+    sheet = contact_sheet(
+        pictures,
+        [prompts[i].text for i in chosen],
+        marks=[scores.verdicts[i].correct for i in chosen],
+        title=f"Drawn by a model trained for {result.seconds / 60:.1f} minutes on this machine",
+    )
+    save_image(sheet, arguments.out / "contact_sheet.png")
+    _plot_loss(arguments.out)
+    _report(arguments.out, scores, chance, result.num_steps, result.images_per_second, time.perf_counter() - started)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything the demo makes")
+    parser.add_argument("--minutes", type=float, default=7.5, help="time for all of it")
+    parser.add_argument("--steps", type=int, help="training steps, instead of choosing them by time")
+    parser.add_argument("--prompts-per-task", type=int, default=16, help="prompts scored for each of the six tasks")
+    arguments = parser.parse_args()
+    number = 2
+    # A demo that was run before is kept.
+    while arguments.out.exists():
+        arguments.out = arguments.out.with_name(f"{arguments.out.name.rsplit('-', 1)[0]}-{number}")
+        number += 1
+    return arguments
+
+
+def _with_steps(config: FluidConfig, num_steps: int) -> FluidConfig:
+    assert config.training is not None
+    quarter = max(1, math.ceil(num_steps / 4))
+    training = attrs.evolve(
+        config.training,
+        num_steps=num_steps,
+        warmup_steps=min(config.training.warmup_steps, quarter),
+        sample_every=quarter,
+        checkpoint_every=quarter,
+    )
+    return attrs.evolve(config, training=training)
+
+
+def _seconds_per_step(config: FluidConfig, num_steps: int = 10) -> float:
+    """Time a few steps of the very same training, in a folder that is thrown away."""
+    assert config.training is not None
+    training = attrs.evolve(
+        config.training,
+        num_steps=num_steps,
+        warmup_steps=1,
+        sample_every=0,
+        num_validation_images=0,
+        num_fit_images=100,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(attrs.evolve(config, training=training), Path(folder) / "timing")
+        trainer.train()
+        rows = read_metrics(Path(folder) / "timing" / "metrics.jsonl")
+    return float(rows[-1]["seconds"]) / num_steps
+
+
+def _sheet_choice(tasks: list[str]) -> list[int]:
+    """The first prompts of each task: chosen before anything is drawn, so the sheet is no selection of the best."""
+    chosen: list[int] = []
+    for task in dict.fromkeys(tasks):
+        chosen += [index for index, name in enumerate(tasks) if name == task][:SHEET_PROMPTS_PER_TASK]
+    return chosen
+
+
+def _plot_loss(folder: Path) -> None:
+    rows = read_metrics(folder / "metrics.jsonl")
+    trained = [row for row in rows if "loss" in row]
+    validated = [row for row in rows if "validation_loss" in row]
+    figure, axes = plt.subplots(figsize=(7.0, 4.2), layout="constrained")
+    axes.plot([r["step"] for r in trained], [r["mse"] for r in trained], color="#9db7d5", lw=1.2, label="training")
+    axes.plot(
+        [r["step"] for r in validated],
+        [r["validation_mse"] for r in validated],
+        "o-",
+        color="#1f4e8c",
+        label="validation, averaged weights",
+    )
+    axes.set(xlabel="step", ylabel="error of the predicted noise (mean square)", title="Loss of the diffusion head")
+    axes.set_yscale("log")
+    axes.grid(alpha=0.3, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(folder / "loss.png", dpi=130)
+    plt.close(figure)
+
+
+def _report(
+    folder: Path, scores: PromptScores, chance: PromptScores, num_steps: int, images_per_second: float, seconds: float
+) -> None:
+    table = Table("task", "score", "chance", title="Share of pictures that show what the prompt says")
+    lines = [
+        "# Demo",
+        "",
+        "![prompts and pictures](contact_sheet.png)",
+        "",
+        "| task | score | chance |",
+        "|---|---|---|",
+    ]
+    for task, score in {**scores.by_task, "overall": scores.overall}.items():
+        by_chance = chance.overall if task == "overall" else chance.by_task[task]
+        table.add_row(task, f"{score:.2f}", f"{by_chance:.2f}")
+        lines.append(f"| {task} | {score:.2f} | {by_chance:.2f} |")
+    lines += ["", f"{num_steps} steps, {images_per_second:.0f} images/s, {seconds / 60:.1f} minutes in all.", ""]
+    lines += ["Chance is the score of random pictures of the data set.", "", "![loss](loss.png)", ""]
+    (folder / "report.md").write_text("\n".join(lines))
+    figures = {
+        "scores": scores.by_task,
+        "overall": scores.overall,
+        "chance": chance.by_task,
+        "chance_overall": chance.overall,
+        "steps": num_steps,
+        "images_per_second": images_per_second,
+        "seconds": seconds,
+        "sampling": SAMPLING,
+    }
+    (folder / "scores.json").write_text(json.dumps(figures, indent=2) + "\n")
+    console.print(table)
+    console.print(
+        f"Look at {folder / 'contact_sheet.png'} and {folder / 'loss.png'}. {seconds / 60:.1f} minutes in all."
+    )
+    console.print(f'Draw more: fluid sample {folder} "a green star" --guidance 3', highlight=False)
+
+
+if __name__ == "__main__":
+    main()
