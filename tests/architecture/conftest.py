@@ -142,9 +142,7 @@ def made_up():
         packages = {ancestor for name in sources for ancestor in SourceModule.parse(name, "").ancestors}
         texts = dict.fromkeys(sorted(packages), "") | sources
         return Library(
-            modules={
-                name: SourceModule.parse(name, text, is_package=name in packages) for name, text in texts.items()
-            }
+            modules={name: SourceModule.parse(name, text, is_package=name in packages) for name, text in texts.items()}
         )
 
     return make

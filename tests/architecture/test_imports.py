@@ -207,7 +207,9 @@ def test_packages_do_not_load_their_own_modules_back(library):
 
 def test_nothing_pickles(library, examples):
     """Files are safetensors and JSON: loading a model can not run code."""
-    found = [f"{module.path.name}, {use}" for module in [*library.values(), *examples] for use in uses_of_pickle(module)]
+    found = [
+        f"{module.path.name}, {use}" for module in [*library.values(), *examples] for use in uses_of_pickle(module)
+    ]
     assert found == []
 
 

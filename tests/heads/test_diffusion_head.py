@@ -362,3 +362,16 @@ def test_respacing_keeps_the_signal_levels() -> None:
     coarse = NoiseSchedule.cosine([10, 500, 980])
     torch.testing.assert_close(coarse.alphas_cumprod, fine.alphas_cumprod[[10, 500, 980]])
     torch.testing.assert_close((1.0 - coarse.betas).cumprod(dim=0), coarse.alphas_cumprod, rtol=1e-12, atol=0.0)
+
+
+def test_token_scale_is_the_same_head_for_smaller_tokens(condition: Tensor, target: Tensor) -> None:
+    """Scaling inside the head equals scaling outside of it: loss of scaled tokens, and samples scaled back."""
+    plain = random_head(DiffusionOptions(width=16, depth=2, num_sampling_steps=12, token_limit=5.0 * 0.25))
+    scaled = random_head(DiffusionOptions(width=16, depth=2, num_sampling_steps=12, token_scale=0.25))
+    torch.testing.assert_close(
+        scaled.loss(condition, target, random=keys(5)).total, plain.loss(condition, 0.25 * target, random=keys(5)).total
+    )
+    request = [SamplingRequest(random=keys(5)) for _ in range(2)]
+    small = plain.sampler(SamplerSettings())(condition, request[0])
+    torch.testing.assert_close(scaled.sampler(SamplerSettings())(condition, request[1]), small / 0.25)
+    assert small.abs().max() > 0

@@ -111,3 +111,26 @@ def test_options_are_checked(options: dict):
     """Widths, lengths and words out of range are refused by name."""
     with pytest.raises(ValueError, match=next(iter(options))):
         ByteEncoderOptions(**options)
+
+
+def test_the_last_byte_of_a_word_carries_the_word_wherever_it_stands():
+    """Without positions, the state at the end of a word is the same in any prompt, and differs between words."""
+    torch.manual_seed(0)
+    encoder = ByteEncoder(ByteEncoderOptions(ngram_sizes=(3, 6)))
+    torch.nn.init.zeros_(encoder.position_embedding.weight)
+    early, late = "a circle is here", "here is, by the way, a circle"
+    states = encoder.encode([early, late, "a bicycle", "a muscle"]).states
+    end = [len("a circle"), len(late), len("a bicycle"), len("a muscle")]
+    ends = [states[row, end[row]] for row in range(4)]
+    torch.testing.assert_close(ends[0], ends[1])
+    assert not torch.allclose(ends[0], ends[2])
+    assert not torch.allclose(ends[0], ends[3])
+
+
+def test_without_ngrams_a_state_is_byte_and_place():
+    """An empty list of n-gram sizes leaves the embedding of single bytes and places."""
+    torch.manual_seed(0)
+    encoder = ByteEncoder(ByteEncoderOptions(ngram_sizes=()))
+    states = encoder.encode(["ab"]).states[0]
+    expected = encoder.byte_embedding.weight[ord("b")] + encoder.position_embedding.weight[2]
+    torch.testing.assert_close(states[2], expected)

@@ -7,7 +7,7 @@ every step, `SequenceReader` only the new rows of a cached causal sequence.
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -56,6 +56,7 @@ class GenerationProgress:
     known: Bool[Tensor, "batch length"]
 
 
+@runtime_checkable
 class HiddenReader(Protocol):
     """Reads hidden vectors of positions, given what is known so far."""
 

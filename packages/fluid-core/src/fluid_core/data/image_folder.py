@@ -14,7 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import attrs
+from PIL import Image
 
+from fluid_core.atomic_files import write_bytes
 from fluid_core.data.captioned_images import CaptionedImage
 from fluid_core.data.options import ImageFolderOptions
 from fluid_core.data.picture_file import read_picture
@@ -218,3 +220,15 @@ def _rank(file_name: str) -> float:
 def build_image_folder(options: ImageFolderOptions, context: DatasetContext) -> ImageFolderDataset:
     """Build the data set for a run. Raises as `ImageFolderDataset` does."""
     return ImageFolderDataset(options, context.image_size, context.split)
+
+
+def example_image_folder_options(folder: Path) -> ImageFolderOptions:
+    """Options of a data set of eight plain pictures, of two sizes, which are written to `folder`, for tests."""
+    colours = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
+    lines = []
+    for index, colour in enumerate(colours):
+        name = f"{index:04d}.png"
+        Image.new("RGB", (48, 40 + 8 * (index % 2)), colour).save(folder / name)
+        lines.append(json.dumps({_FILE_COLUMN: name, "text": f"a {colour} wall"}) + "\n")
+    write_bytes(folder / METADATA_FILE, "".join(lines).encode())
+    return ImageFolderOptions(path=str(folder), validation_fraction=0.25)

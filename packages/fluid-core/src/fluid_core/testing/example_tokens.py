@@ -20,9 +20,7 @@ def example_token_space(kind: str) -> TokenSpace:
     )
 
 
-def example_tokens(
-    space: TokenSpace, count: int, *, generator: torch.Generator
-) -> Shaped[Tensor, "count *token"]:
+def example_tokens(space: TokenSpace, count: int, *, generator: torch.Generator) -> Shaped[Tensor, "count *token"]:
     """`count` tokens drawn at random: normal vectors, or ids of the whole vocabulary.
 
     Raises `InvalidComponentError` for a space that is neither continuous nor discrete.
@@ -36,9 +34,7 @@ def example_tokens(
     )
 
 
-def invalid_tokens(
-    space: TokenSpace, valid: Shaped[Tensor, "count *token"]
-) -> dict[str, Shaped[Tensor, "..."]]:
+def invalid_tokens(space: TokenSpace, valid: Shaped[Tensor, "count *token"]) -> dict[str, Shaped[Tensor, "..."]]:
     """Tensors like `valid` that are no tokens of `space`, each under words that say why.
 
     Raises `InvalidComponentError` for a space that is neither continuous nor discrete.

@@ -50,5 +50,5 @@ def without_global_random_numbers(compute: Callable[[], Result]) -> tuple[Result
 
 
 def _numpy_state() -> tuple[bytes, int]:
-    state = np.random.get_state(legacy=True)
-    return np.asarray(state[1]).tobytes(), int(state[2])
+    state = np.random.get_state(legacy=False)["state"]
+    return state["key"].tobytes(), int(state["pos"])

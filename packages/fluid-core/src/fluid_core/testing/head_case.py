@@ -30,9 +30,7 @@ class TokenBatch:
 
     def rows(self, index: Tensor) -> "TokenBatch":
         """The selected rows."""
-        return TokenBatch(
-            condition=self.condition[index], target=self.target[index], keys=self.keys[index]
-        )
+        return TokenBatch(condition=self.condition[index], target=self.target[index], keys=self.keys[index])
 
 
 class HeadCase(ConformanceSuite):
@@ -137,12 +135,9 @@ class HeadCase(ConformanceSuite):
     def _draw(self, head: Any, batch: TokenBatch, **request: Any) -> Tensor:
         """Samples for the conditions of `batch`; `request` are further fields of `SamplingRequest`."""
         sampler = head.sampler(SamplerSettings(num_steps=self.num_sampling_steps))
-        drawn: Tensor = sampler(
-            batch.condition, SamplingRequest(random=KeyedRandom(batch.keys), **request)
-        )
+        drawn: Tensor = sampler(batch.condition, SamplingRequest(random=KeyedRandom(batch.keys), **request))
         return drawn
 
     def _guidance(self, batch: TokenBatch, scale: Tensor) -> Guidance:
         """Guidance away from the hidden vectors of other cases."""
         return Guidance(negative=batch.condition.roll(1, dims=0), scale=scale)
-

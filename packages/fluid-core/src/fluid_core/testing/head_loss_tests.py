@@ -59,9 +59,7 @@ class HeadLossTests(HeadCase):
         together = self._loss(head, batch).total
         shuffled = torch.tensor([3, 8, 0, 5, 1, 7, 2, 6, 4])
         again = self._loss(head, batch.rows(shuffled)).total
-        assert_same_tokens(
-            again, together[shuffled], tolerance=self.tolerance, reason="in another order"
-        )
+        assert_same_tokens(again, together[shuffled], tolerance=self.tolerance, reason="in another order")
         for row in (0, 5):
             alone = self._loss(head, batch.rows(torch.tensor([row]))).total
             assert_same_tokens(alone, together[row : row + 1], tolerance=self.tolerance, reason="alone")
@@ -142,16 +140,12 @@ class HeadLossTests(HeadCase):
         """
         head, batch = self._trained(), self._batch(32)
         plain = self._loss(head, batch).total.detach()
-        reduced = type(batch)(
-            condition=batch.condition.bfloat16(), target=batch.target, keys=batch.keys
-        )
+        reduced = type(batch)(condition=batch.condition.bfloat16(), target=batch.target, keys=batch.keys)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for one in (batch, reduced):
                 loss = self._loss(head, one).total
                 assert loss.dtype == torch.float32
-                assert_same_tokens(
-                    loss.mean(), plain.mean(), tolerance=0.05, reason="the mean loss under autocast"
-                )
+                assert_same_tokens(loss.mean(), plain.mean(), tolerance=0.05, reason="the mean loss under autocast")
                 drawn = self._draw(head, one)
                 assert drawn.dtype == head.token_space.dtype
                 head.token_space.validate(drawn)
@@ -167,9 +161,7 @@ class HeadLossTests(HeadCase):
         head = self._trained(context)
         other = self._head(context, seed=1)
         other.load_state_dict(saved_and_read(head), strict=True)
-        assert_same_tokens(
-            self._loss(other, batch).total, self._loss(head, batch).total, tolerance=1e-6, reason="loss"
-        )
+        assert_same_tokens(self._loss(other, batch).total, self._loss(head, batch).total, tolerance=1e-6, reason="loss")
         assert_same_tokens(
             self._draw(other, batch), self._draw(head, batch), tolerance=self.tolerance, reason="samples"
         )
@@ -186,9 +178,7 @@ class HeadLossTests(HeadCase):
         copied, before = copy.deepcopy(head), self._loss(head, batch).total.detach()
         assert_same_tokens(self._loss(copied, batch).total.detach(), before, tolerance=1e-6)
         self._train(head, context)
-        assert_same_tokens(
-            self._loss(copied, batch).total.detach(), before, tolerance=1e-6, reason="the copy changed"
-        )
+        assert_same_tokens(self._loss(copied, batch).total.detach(), before, tolerance=1e-6, reason="the copy changed")
 
     def _mean_loss(self, head: object, batch: object) -> float:
         with torch.no_grad():

@@ -71,9 +71,7 @@ class HeadSamplerTests(HeadCase):
         together = self._draw(head, batch)
         shuffled = torch.tensor([3, 8, 0, 5, 1, 7, 2, 6, 4])
         again = self._draw(head, batch.rows(shuffled))
-        assert_same_tokens(
-            again, together[shuffled], tolerance=self.tolerance, reason="in another order"
-        )
+        assert_same_tokens(again, together[shuffled], tolerance=self.tolerance, reason="in another order")
         alone = self._draw(head, batch.rows(torch.tensor([5])))
         assert_same_tokens(alone, together[5:6], tolerance=self.tolerance, reason="alone")
 
@@ -106,9 +104,7 @@ class HeadSamplerTests(HeadCase):
         scale = torch.where(torch.arange(96) % 2 == 0, 1.0, 4.0)
         plain = self._draw(head, batch)
         guided = self._draw(head, batch, guidance=self._guidance(batch, scale))
-        assert_same_tokens(
-            guided[::2], plain[::2], tolerance=self.tolerance, reason="tokens with scale 1 moved"
-        )
+        assert_same_tokens(guided[::2], plain[::2], tolerance=self.tolerance, reason="tokens with scale 1 moved")
         assert not torch.equal(guided[1::2], plain[1::2]), "guidance with scale 4 changed nothing"
         head.token_space.validate(guided)
 
@@ -156,6 +152,4 @@ class HeadSamplerTests(HeadCase):
             sampler = head.sampler(SamplerSettings(num_steps=3))
         except InvalidRequestError:
             return
-        head.token_space.validate(
-            sampler(batch.condition, SamplingRequest(random=KeyedRandom(batch.keys)))
-        )
+        head.token_space.validate(sampler(batch.condition, SamplingRequest(random=KeyedRandom(batch.keys))))

@@ -9,7 +9,7 @@ def saved_and_read(module: nn.Module) -> dict[str, Tensor]:
 
     Fails for state that is not made of tensors, and for tensors that share memory: each is saved once.
     """
-    state = {name: value for name, value in module.state_dict().items()}
+    state = module.state_dict()
     strange = [name for name, value in state.items() if not isinstance(value, Tensor)]
     assert not strange, f"safetensors holds tensors only, but {strange} are of other types"
     return load(save({name: value.contiguous() for name, value in state.items()}))

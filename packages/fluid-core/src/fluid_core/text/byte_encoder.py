@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
 from fluid_core.exchange import TextFeatures
 from fluid_core.text.options import ByteEncoderOptions
@@ -33,7 +32,7 @@ class ByteEncoder(nn.Module):
         self.width = options.width
         self.max_length = options.max_length
         self.byte_embedding = nn.Embedding(_PADDING + 1, options.width, padding_idx=_PADDING)
-        self.ngram_embedding = nn.Embedding(options.num_ngram_buckets, options.width)
+        self.ngram_embedding = nn.Embedding(options.num_ngram_buckets, options.width, padding_idx=0)
         self.position_embedding = nn.Embedding(options.max_length, options.width)
         self.reset_parameters()
 
@@ -46,6 +45,7 @@ class ByteEncoder(nn.Module):
         nn.init.normal_(self.position_embedding.weight, std=0.1**0.5)
         with torch.no_grad():
             self.byte_embedding.weight[_PADDING].zero_()
+            self.ngram_embedding.weight[0].zero_()
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
         """One state per byte, and one each for start and end; states of padding are zero.
@@ -55,11 +55,9 @@ class ByteEncoder(nn.Module):
         """
         ids, mask = self._ids(check_prompts(prompts))
         states = self.byte_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
-        for size in self.options.ngram_sizes:
-            if size <= ids.shape[1]:
-                # The first bytes end no n-gram of this size.
-                ngrams = self.ngram_embedding(_hashed_ngrams(ids, size) % self.options.num_ngram_buckets)
-                states = states + functional.pad(ngrams, (0, 0, size - 1, 0))
+        if self.options.ngram_sizes:
+            # One look-up for all sizes: its gradient fills the whole table.
+            states = states + self.ngram_embedding(self._ngram_ids(ids)).sum(dim=2)
         return TextFeatures(states=states * mask[:, :, None], mask=mask)
 
     def _ids(self, prompts: list[str]) -> tuple[Int[Tensor, "batch text"], Bool[Tensor, "batch text"]]:
@@ -70,6 +68,15 @@ class ByteEncoder(nn.Module):
         padded = [row + [_PADDING] * (longest - len(row)) for row in rows]
         ids = torch.tensor(padded, device=self.byte_embedding.weight.device)
         return ids, ids != _PADDING
+
+    def _ngram_ids(self, ids: Int[Tensor, "batch text"]) -> Int[Tensor, "batch text sizes"]:
+        """For each byte, rows of the table for the n-grams that end there; row 0 where the prompt is too short."""
+        columns = []
+        for size in self.options.ngram_sizes:
+            columns.append(torch.zeros_like(ids))
+            if size <= ids.shape[1]:
+                columns[-1][:, size - 1 :] = _hashed_ngrams(ids, size) % (self.options.num_ngram_buckets - 1) + 1
+        return torch.stack(columns, dim=2)
 
     def _bytes(self, prompt: str, where: str) -> bytes:
         encoded = prompt.encode()

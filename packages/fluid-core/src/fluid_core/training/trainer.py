@@ -188,8 +188,9 @@ class Trainer:
             text = saved.read_text(encoding="utf-8", errors="replace")
             self._check_same_model(config_from_json(text, source=f"configuration {saved}"))
         check_writable(self.folder)
-        for folder in (self.folder, self._checkpoints):
-            remove_unfinished(folder)
+        if resume:
+            remove_unfinished(self.folder)
+            remove_unfinished(self._checkpoints)
 
     def _check_same_model(self, saved: FluidConfig) -> None:
         if saved.model_part() != self.config.model_part() or saved.data != self.config.data:

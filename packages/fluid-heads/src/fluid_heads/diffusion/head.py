@@ -85,7 +85,7 @@ class DiffusionHead(nn.Module):
         The condition is projected once and serves all draws of its token.
         """
         num_draws = timesteps.shape[1]
-        clean = target.float()[:, None].expand(-1, num_draws, -1)
+        clean = (self.options.token_scale * target.float())[:, None].expand(-1, num_draws, -1)
         condition_vectors = self.network.project_condition(condition)
         conditioning = self.network.embed_timesteps(timesteps) + condition_vectors[:, None]
         x = self._diffusion.coefficients(timesteps).noisy(clean, noise)

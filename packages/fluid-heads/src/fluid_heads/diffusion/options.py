@@ -3,7 +3,7 @@
 from typing import Any
 
 import attrs
-from attrs.validators import ge, instance_of, le, optional
+from attrs.validators import ge, gt, instance_of, le, optional
 
 NUM_TIMESTEPS = 1000
 """Length of the diffusion process that heads are trained on: timesteps run from 0 to 999 (paper, section 3)."""
@@ -24,6 +24,15 @@ class DiffusionOptions:
 
     timesteps_per_token: int = attrs.field(default=4, validator=[instance_of(int), ge(1)])
     """How many timesteps, each with noise of its own, one hidden vector is trained on at a time."""
+
+    token_scale: float = attrs.field(default=1.0, validator=[instance_of(float), gt(0.0)])
+    """Factor on tokens before noise is added; samples are divided by it.
+
+    Channels that vary together, such as the pixels of a patch, show their common part through noise that hides each
+    channel alone. Noise predicted at such timesteps hardly depends on the condition, which is then learned slowly.
+    Smaller tokens move the process to where the condition matters (Chen, arXiv 2301.10972, section 2.3); one over the
+    square root of the number of channels that vary as one is a good start. Latents of an autoencoder do well with 1.
+    """
 
     num_sampling_steps: int = attrs.field(default=100, validator=[instance_of(int), ge(1), le(NUM_TIMESTEPS)])
     """Steps of the reverse process, unless a request says otherwise."""

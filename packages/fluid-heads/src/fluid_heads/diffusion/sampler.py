@@ -53,7 +53,8 @@ class AncestralSampler:
         self._network = network
         self._condition_width = condition_width
         self._diffusion = GaussianDiffusion(NoiseSchedule.cosine(timesteps))
-        self._token_limit = options.token_limit
+        self._token_scale = options.token_scale
+        self._limit = None if options.token_limit is None else options.token_limit * options.token_scale
         device = next(network.parameters()).device
         with torch.no_grad():
             self._time_vectors = network.embed_timesteps(torch.tensor(timesteps, device=device))
@@ -84,7 +85,7 @@ class AncestralSampler:
             guidance=request.guidance,
         ):
             sample = step.sample
-        return sample
+        return sample / self._token_scale
 
     def reverse_process(
         self,
@@ -97,7 +98,7 @@ class AncestralSampler:
     ) -> Iterator[ReverseStep]:
         """All steps, from given noise: x starts at `initial`, and `step_noise` has one tensor like it per step.
 
-        The noise of the last step, to t = 0, is not used. This is what a call runs once it has drawn its
+        Values are those of the process, `token_scale` times the tokens. The noise of the last step, to t = 0, is not used. This is what a call runs once it has drawn its
         noise; it is the entry for whoever wants to look at intermediate values or to repeat a recorded
         course.
         """
@@ -141,8 +142,8 @@ class AncestralSampler:
             eps = negative_eps + guidance_scale.float()[:, None] * (eps - negative_eps)
 
         clean = at.predicted_clean(x, eps)
-        if self._token_limit is not None:
-            clean = clean.clamp(-self._token_limit, self._token_limit)
+        if self._limit is not None:
+            clean = clean.clamp(-self._limit, self._limit)
         mean = at.posterior_mean(clean, x)
         log_variance = at.log_variance(v)
         sample = mean

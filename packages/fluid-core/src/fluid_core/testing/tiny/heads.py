@@ -39,9 +39,7 @@ class TinyGaussianHead(nn.Module):
         """Negative log-likelihood in nats, without its constant: one number per token, never a mean over them."""
         self.token_space.validate(target)
         squares = ((target - self.means(condition)) / self.log_std.exp()).square()
-        return TokenLoss(
-            total=(squares / 2 + self.log_std).sum(dim=1), parts={"squares": squares.detach().sum(dim=1)}
-        )
+        return TokenLoss(total=(squares / 2 + self.log_std).sum(dim=1), parts={"squares": squares.detach().sum(dim=1)})
 
     def means(self, condition: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens channels"]:
         """Means of the tokens, in float32, under autocast as well."""
@@ -119,9 +117,7 @@ class TinyCategoricalSampler:
         self._head = head
 
     @torch.no_grad()
-    def __call__(
-        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
-    ) -> Int[Tensor, "tokens"]:
+    def __call__(self, condition: Float[Tensor, "tokens width"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
         """One id for each hidden vector. Raises `InvalidRequestError` for a negative temperature."""
         check_temperature(request.temperature)
         logits = self._head.logits(condition)

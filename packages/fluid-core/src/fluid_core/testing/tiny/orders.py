@@ -70,9 +70,7 @@ class TinyRandomOrder:
         """A random order of the unknown positions of each image, in four steps by default. Raises
         `InvalidRequestError` unless there are from 1 to as many steps as unknown positions.
         """
-        return PlannedSteps(
-            random_order(unknown, grid, random), _equal_sizes(_count(unknown), num_steps)
-        )
+        return PlannedSteps(random_order(unknown, grid, random), _equal_sizes(_count(unknown), num_steps))
 
 
 class TinyCausalAnyOrder:
@@ -96,9 +94,7 @@ class TinyCausalAnyOrder:
         """A random order of the unknown positions of each image, in four steps by default. Raises
         `InvalidRequestError` unless there are from 1 to as many steps as unknown positions.
         """
-        return PlannedSteps(
-            random_order(unknown, grid, random), _equal_sizes(_count(unknown), num_steps)
-        )
+        return PlannedSteps(random_order(unknown, grid, random), _equal_sizes(_count(unknown), num_steps))
 
 
 class TinySurestFirstOrder(TinyRandomOrder):

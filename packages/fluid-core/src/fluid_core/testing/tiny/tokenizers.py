@@ -62,10 +62,8 @@ class TinyMeanColours(nn.Module):
 
     def decode(self, tokens: Float[Tensor, "batch length 3"]) -> Float[Tensor, "batch 3 height width"]:
         """Flat patches; colours that do not exist are clamped."""
-        grid = self.token_space.grid
-        colours = (tokens + self.mean_colour).mT.unflatten(2, (grid.height, grid.width))
-        size = self.patch_size
-        return colours.repeat_interleave(size, dim=2).repeat_interleave(size, dim=3).clamp(-1, 1)
+        colours = (tokens + self.mean_colour).clamp(-1, 1)
+        return flat_patches(colours, self.token_space.grid, self.patch_size)
 
 
 class TinyColourCodes(nn.Module):
@@ -99,10 +97,16 @@ class TinyColourCodes(nn.Module):
     def decode(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch 3 height width"]:
         """Flat patches of the eight colours."""
         self.token_space.validate(tokens)
-        grid, size = self.token_space.grid, self.patch_size
-        channels = torch.stack([tokens // 4 % 2, tokens // 2 % 2, tokens % 2], dim=1).float() * 2 - 1
-        colours = channels.unflatten(2, (grid.height, grid.width))
-        return colours.repeat_interleave(size, dim=2).repeat_interleave(size, dim=3)
+        bright = torch.stack([tokens // 4 % 2, tokens // 2 % 2, tokens % 2], dim=2)
+        return flat_patches(bright * 2.0 - 1.0, self.token_space.grid, self.patch_size)
+
+
+def flat_patches(
+    colours: Float[Tensor, "batch length 3"], grid: Grid, patch_size: int
+) -> Float[Tensor, "batch 3 height width"]:
+    """Images of one flat square of `patch_size` pixels per colour."""
+    small = colours.mT.reshape(-1, 3, grid.height, grid.width)
+    return small.repeat_interleave(patch_size, dim=2).repeat_interleave(patch_size, dim=3)
 
 
 def check_images(images: Tensor, image_size: tuple[int, int]) -> None:

@@ -1,0 +1,173 @@
+"""The transformer: who sees whom, with and without a cache, and what the text does."""
+
+import pytest
+import torch
+
+from fluid_core.backbone.sizes import BackboneShape
+from fluid_core.backbone.transformer import Transformer
+from fluid_core.exchange import TextFeatures
+from fluid_core.text.text_aligner import TextAligner
+
+SHAPE = BackboneShape(width=32, depth=3, num_heads=4, aligner_depth=2)
+LENGTH = 10
+
+
+@pytest.fixture
+def transformer():
+    """A transformer with fixed random weights."""
+    torch.manual_seed(1)
+    return Transformer(SHAPE).eval()
+
+
+@pytest.fixture
+def rows():
+    """Rows of two sequences."""
+    return torch.randn(2, LENGTH, SHAPE.width, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def text(transformer):
+    """Text of two prompts, the second shorter."""
+    states = torch.randn(2, 5, SHAPE.width, generator=torch.Generator().manual_seed(3))
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    return transformer.text(states, mask)
+
+
+def test_causal_rows_do_not_depend_on_later_rows(transformer, rows, text):
+    """Changing row 6 leaves rows 0 to 5 bit-equal and changes all from 6 on."""
+    changed = rows.clone()
+    changed[:, 6] = 100.0
+    before, after = transformer(rows, text, causal=True), transformer(changed, text, causal=True)
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert (before[:, 6:] - after[:, 6:]).abs().amax(dim=2).min() > 1e-3
+
+
+def test_bidirectional_rows_see_every_row(transformer, rows, text):
+    """Changing any row changes every row of the same sequence, and none of the other sequence."""
+    before = transformer(rows, text, causal=False)
+    for index in range(LENGTH):
+        changed = rows.clone()
+        changed[0, index] *= -1.0
+        after = transformer(changed, text, causal=False)
+        assert (before[0] - after[0]).abs().amax(dim=1).min() > 1e-5
+        assert torch.equal(before[1], after[1])
+
+
+@pytest.mark.parametrize("chunks", [[1] * LENGTH, [4, 1, 3, 2], [LENGTH]])
+def test_a_cached_sequence_equals_the_causal_pass(transformer, rows, text, chunks):
+    """Rows extended one by one, in chunks of any size or at once come out as in one causal pass."""
+    caches = transformer.caches(2, LENGTH)
+    parts = [transformer.extend(part, text, caches) for part in rows.split(chunks, dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), transformer(rows, text, causal=True), atol=1e-5, rtol=1e-5)
+    assert all(cache.length == LENGTH for cache in caches)
+
+
+@pytest.mark.parametrize("num_committed", [0, 1, 6])
+def test_each_candidate_of_a_query_equals_the_pass_with_it_alone(transformer, rows, text, num_committed):
+    """Several candidates for the next row do not see each other, and each gets what it would get as the next row."""
+    caches = transformer.caches(2, LENGTH)
+    if num_committed:
+        transformer.extend(rows[:, :num_committed], text, caches)
+    candidates = torch.randn(2, 4, SHAPE.width, generator=torch.Generator().manual_seed(4))
+    together = transformer.query(candidates, text, caches)
+    for index in range(4):
+        alone = torch.cat([rows[:, :num_committed], candidates[:, index : index + 1]], dim=1)
+        expected = transformer(alone, text, causal=True)[:, -1]
+        torch.testing.assert_close(together[:, index], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_leaves_the_cache_unchanged(transformer, rows, text):
+    """What is extended after a query is bit-equal to what would have been extended without it."""
+    asked, plain = transformer.caches(2, LENGTH), transformer.caches(2, LENGTH)
+    for caches in (asked, plain):
+        transformer.extend(rows[:, :3], text, caches)
+    transformer.query(rows[:, 5:9], text, asked)
+    assert [cache.length for cache in asked] == [3] * SHAPE.depth
+    assert all(torch.equal(a.keys, b.keys) and torch.equal(a.values, b.values) for a, b in zip(asked, plain))
+    assert torch.equal(transformer.extend(rows[:, 3:], text, asked), transformer.extend(rows[:, 3:], text, plain))
+
+
+def test_a_full_cache_refuses_another_row(transformer, rows, text):
+    """The capacity is a promise: a row beyond it is an error of ours, not a silent overwrite."""
+    caches = transformer.caches(2, 3)
+    transformer.extend(rows[:, :3], text, caches)
+    with pytest.raises(AssertionError, match="cache of 3 rows"):
+        transformer.extend(rows[:, 3:4], text, caches)
+
+
+def test_text_padding_is_invisible(transformer, rows):
+    """Padding after the text, whatever it holds, changes neither the aligned text nor the hidden vectors."""
+    torch.manual_seed(0)
+    aligner = TextAligner(12, SHAPE)
+    states = torch.randn(2, 4, 12)
+    short = aligner(TextFeatures(states=states, mask=torch.ones(2, 4, dtype=torch.bool)))
+    padding = torch.full((2, 3, 12), 1e4)
+    padding[:, 1] = torch.randn(2, 12)
+    mask = torch.arange(7).expand(2, 7) < 4
+    long = aligner(TextFeatures(states=torch.cat([states, padding], dim=1), mask=mask))
+    torch.testing.assert_close(long.states[:, :4], short.states, atol=1e-5, rtol=1e-5)
+    hidden = [transformer(rows, transformer.text(part.states, part.mask), causal=False) for part in (short, long)]
+    torch.testing.assert_close(hidden[0], hidden[1], atol=1e-5, rtol=1e-5)
+
+
+def test_the_text_matters(transformer, rows):
+    """Other text states give other hidden vectors in every row."""
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    one, other = (transformer.text(torch.randn(2, 4, SHAPE.width), mask) for _ in range(2))
+    difference = transformer(rows, one, causal=False) - transformer(rows, other, causal=False)
+    assert difference.abs().amax(dim=2).min() > 1e-3
+
+
+def test_dropped_text_is_the_unconditional_text(transformer, rows):
+    """A dropped caption conditions like `unconditional`, whatever it said; the others keep their text."""
+    torch.manual_seed(0)
+    aligner = TextAligner(12, SHAPE)
+    features = TextFeatures(
+        states=torch.randn(2, 6, 12), mask=torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
+    )
+    dropped = aligner(features, torch.tensor([True, False]))
+    kept, nothing = aligner(features), aligner.unconditional(2)
+
+    def hidden(part):
+        return transformer(rows, transformer.text(part.states, part.mask), causal=False)
+
+    torch.testing.assert_close(hidden(dropped)[0], hidden(nothing)[0], atol=1e-6, rtol=1e-5)
+    assert torch.equal(hidden(dropped)[1], hidden(kept)[1])
+    assert (hidden(dropped)[0] - hidden(kept)[0]).abs().max() > 1e-2
+
+
+def test_gradients_reach_every_parameter(transformer, rows):
+    """A loss on the hidden vectors moves every weight of transformer and aligner, by a finite amount."""
+    torch.manual_seed(0)
+    aligner = TextAligner(12, SHAPE)
+    features = TextFeatures(states=torch.randn(2, 6, 12), mask=torch.ones(2, 6, dtype=torch.bool))
+    aligned = aligner(features, torch.tensor([False, True]))
+    weights = torch.randn(2, LENGTH, SHAPE.width)
+    hidden = transformer(rows, transformer.text(aligned.states, aligned.mask), causal=True)
+    (hidden * weights).sum().backward()
+    for module in (transformer, aligner):
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+            assert float(parameter.grad.abs().max()) > 0, name
+
+
+def test_dropout_acts_in_training_only(rows):
+    """With dropout two training passes differ, and two evaluation passes are equal."""
+    torch.manual_seed(0)
+    transformer = Transformer(BackboneShape(width=32, depth=2, num_heads=4, dropout=0.5))
+    text = transformer.text(torch.randn(2, 3, 32), torch.ones(2, 3, dtype=torch.bool))
+    assert not torch.equal(transformer(rows, text, causal=True), transformer(rows, text, causal=True))
+    transformer.eval()
+    assert torch.equal(transformer(rows, text, causal=True), transformer(rows, text, causal=True))
+
+
+def test_fresh_hidden_vectors_have_unit_scale_at_any_depth(rows):
+    """The initial weights neither blow up nor fade the signal: the residual stream stays within a factor of three."""
+    for depth in (2, 24):
+        torch.manual_seed(0)
+        transformer = Transformer(BackboneShape(width=32, depth=depth, num_heads=4))
+        stream = {}
+        transformer.output_norm.register_forward_pre_hook(lambda _, args, to=stream: to.update(x=args[0]))
+        transformer(rows, transformer.text(torch.randn(2, 3, 32), torch.ones(2, 3, dtype=torch.bool)), causal=False)
+        assert 0.5 < float(stream["x"].detach().std()) < 3.0
