@@ -31,7 +31,7 @@ from fluid_core.training.metrics import read_metrics
 CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
 CONTINUOUS = (
     ComponentChoice(name="pixel-patches", options={"image_size": 32, "patch_size": 4}),
-    ComponentChoice(name="diffusion", options={"depth": 3, "num_sampling_steps": 50}),
+    ComponentChoice(name="diffusion", options={"depth": 3}),
 )
 DISCRETE = (
     ComponentChoice(name="patch-codebook", options={"image_size": 32, "patch_size": 4, "vocabulary_size": 512}),
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--size", default="tiny", help="named size of the backbone")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a step")
     parser.add_argument("--prompts-per-task", type=int, default=16, help="prompts judged for each of the six tasks")
+    parser.add_argument("--head-steps", type=int, default=50, help="denoising steps for each continuous token")
     arguments = parser.parse_args()
 
     rows, pictures, labels = [], [], []
@@ -81,6 +82,8 @@ def _config(name: str, arguments: argparse.Namespace) -> FluidConfig:
     base = load_config(CONFIG)
     assert base.training is not None
     tokenizer, head, order = VARIANTS[name]
+    if head.name == "diffusion":
+        head = attrs.evolve(head, options={**head.options, "num_sampling_steps": arguments.head_steps})
     training = attrs.evolve(
         base.training,
         num_steps=arguments.steps,
@@ -151,8 +154,8 @@ def _report(rows: list[dict[str, Any]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        "Cross-entropy (nats per id) and the diffusion head's loss (noise prediction plus variational bound) can not be",
-        "compared with each other; nor can one loss between orders, which predict different sets of tokens.",
+        "Cross-entropy (nats per id) and the diffusion head's loss (noise prediction plus variational bound) can not",
+        "be compared with each other; nor can one loss between orders, which predict different sets of tokens.",
         "",
         "![the same prompts drawn by each model](comparison.png)",
         "",

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fluid_core import FluidConfig, FluidPipeline, Trainer, load_config
+from fluid_core.configuration import ComponentChoice
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.data.batches import readable_images
 from fluid_core.data.captioned_images import JudgedPrompts
@@ -43,7 +44,7 @@ def main() -> None:
     """Run the demo."""
     arguments = _arguments()
     started = time.perf_counter()
-    config = load_config(CONFIG)
+    config = _with_sampling(load_config(CONFIG), arguments.order_steps, arguments.head_steps)
     if arguments.steps is None:
         seconds_per_step = _seconds_per_step(config)
         num_steps = max(50, int((60.0 * arguments.minutes - OVERHEAD_SECONDS) / seconds_per_step))
@@ -81,6 +82,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=7.5, help="time for all of it")
     parser.add_argument("--steps", type=int, help="training steps, instead of choosing them by time")
     parser.add_argument("--prompts-per-task", type=int, default=16, help="prompts scored for each of the six tasks")
+    parser.add_argument("--order-steps", type=int, help="steps in which a picture's tokens are drawn; default: all")
+    parser.add_argument("--head-steps", type=int, help="denoising steps for each token; default: the configuration's")
     arguments = parser.parse_args()
     number = 2
     # A demo that was run before is kept.
@@ -88,6 +91,19 @@ def _arguments() -> argparse.Namespace:
         arguments.out = arguments.out.with_name(f"{arguments.out.name.rsplit('-', 1)[0]}-{number}")
         number += 1
     return arguments
+
+
+def _with_sampling(config: FluidConfig, order_steps: int | None, head_steps: int | None) -> FluidConfig:
+    """The configuration with other numbers of steps for every picture that is drawn: fewer are faster and worse."""
+    if order_steps is not None:
+        config = attrs.evolve(config, order=_with_options(config.order, num_steps=order_steps))
+    if head_steps is not None:
+        config = attrs.evolve(config, head=_with_options(config.head, num_sampling_steps=head_steps))
+    return config
+
+
+def _with_options(choice: ComponentChoice, **options: int) -> ComponentChoice:
+    return attrs.evolve(choice, options={**choice.options, **options})
 
 
 def _with_steps(config: FluidConfig, num_steps: int) -> FluidConfig:

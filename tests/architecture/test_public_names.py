@@ -62,7 +62,6 @@ PUBLIC_NAMES = {
         "TextEncoderSuite",
         "TokenizerSuite",
         "install_plugin",
-        "temporary_plugin",
     ],
     "fluid_core.text": [
         "ByteEncoder",

@@ -250,7 +250,7 @@ def suite_for(broken):
     """A suite that tests `broken`, a function that makes a tokenizer."""
 
     class Suite(TokenizerSuite):
-        reconstruction_error = 0.45
+        reconstruction_error = 0.25
 
         def tokenizer(self):
             return broken()

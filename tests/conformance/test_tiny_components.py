@@ -1,7 +1,9 @@
 """The reference implementations in `fluid_core.testing.tiny` keep every contract."""
 
 import pytest
+import torch
 
+from fluid_core import FluidPipeline
 from fluid_core.testing import DatasetSuite, HeadSuite, OrderSuite, TextEncoderSuite, TokenizerSuite
 from fluid_core.testing.example_tokens import example_token_space
 from fluid_core.testing.tiny import (
@@ -15,6 +17,7 @@ from fluid_core.testing.tiny import (
     TinyRasterOrder,
     TinySurestFirstOrder,
     TinyTextEncoder,
+    tiny_model,
 )
 from fluid_core.token_space import Grid
 
@@ -89,3 +92,33 @@ class TestTinyFlags(DatasetSuite):
     def dataset(self, context):
         """The data."""
         return TinyFlags(context)
+
+
+@pytest.mark.parametrize("order", [TinyRasterOrder, TinyRandomOrder, TinyCausalAnyOrder, TinySurestFirstOrder])
+@pytest.mark.parametrize("tokenizer", [TinyMeanColours, TinyColourCodes])
+def test_tiny_models_learn_and_draw(tokenizer, order):
+    """Whole models of tiny parts lower their loss on one picture, and draw pictures that follow the seed."""
+    model = tiny_model(tokenizer=tokenizer(), order=order())
+    images = torch.ones(8, 3, 8, 8) * torch.tensor([0.9, -0.9, 0.9])[:, None, None]
+    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=3e-3)
+    losses = []
+    for step in range(10):
+        loss = model.loss(images, ["purple"] * 8, generator=torch.Generator().manual_seed(step)).mean
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.2
+    pipeline = FluidPipeline(model)
+    first = pipeline("purple", seed=1, guidance_scale=2.0, output_type="pt").images
+    assert tuple(first.shape) == (1, 3, 8, 8)
+    assert torch.equal(pipeline("purple", seed=1, guidance_scale=2.0, output_type="pt").images, first)
+
+
+def test_tiny_models_follow_their_seed():
+    """The same seed gives the same weights, and torch's global generator is left where it was."""
+    before = torch.get_rng_state()
+    first, again, other = tiny_model(seed=1), tiny_model(seed=1), tiny_model(seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.head.mean.weight, again.head.mean.weight)
+    assert not torch.equal(first.head.mean.weight, other.head.mean.weight)

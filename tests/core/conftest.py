@@ -73,7 +73,8 @@ def small_config() -> Callable[..., FluidConfig]:
 def small_model(small_config) -> Callable[..., FluidModel]:
     """A function that builds such a model, its tokenizer fitted on noise.
 
-    No weight is left at zero: fresh diffusion heads ignore their condition. `order` may also be an order itself.
+    Its predictions depend on what it sees, as those of a trained model: fresh diffusion heads have weights of zero, and
+    the logits of fresh tables are close to each other. `order` may also be an order itself.
     """
 
     def make(tokens: str = "continuous", order: Any = "random", *, seed: int = 0, **others: Any) -> FluidModel:
@@ -94,6 +95,8 @@ def small_model(small_config) -> Callable[..., FluidModel]:
             with torch.no_grad():
                 for parameter in model.head.parameters():
                     parameter.add_(0.05 * torch.randn_like(parameter))
+                if tokens == "discrete":
+                    model.token_embedding.content.weight.mul_(6.0)
             model.tokenizer.fit(torch.rand(8, 3, 24, 24) * 2 - 1, seed=0)
         return model
 

@@ -228,7 +228,7 @@ def test_known_tokens_that_do_not_fit_are_refused(small_model, draw):
     with pytest.raises(InvalidRequestError, match="for 3 images"):
         draw(model, tokens=torch.zeros(2, 9, 192), known=known[:2])
     uneven = known.clone()
-    uneven[1, 9] = True
+    uneven[1, 8] = True
     with pytest.raises(InvalidRequestError, match=r"same number of known tokens.*\[4, 5, 4\]"):
         draw(model, tokens=torch.zeros(space), known=uneven)
     with pytest.raises(InvalidTokensError, match="NaN"):

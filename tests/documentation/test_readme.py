@@ -18,6 +18,8 @@ import pytest
 from typer.main import get_command
 
 from fluid_core.cli import app
+from fluid_core.configuration import load_config
+from fluid_core.errors import FluidError
 
 SHELLS = ("console", "bash", "sh", "shell")
 
@@ -89,7 +91,11 @@ def why_wrong(words, repository):
         if arguments[1:] == ["--help"]:
             return ""
         try:
-            known[arguments[0]].make_context(arguments[0], arguments[1:])
+            parsed = known[arguments[0]].make_context(arguments[0], arguments[1:]).params
+            if arguments[0] == "train" and (repository / parsed["config"]).is_file():
+                load_config(repository / parsed["config"], overrides=parsed["overrides"] or [])
+        except FluidError as error:
+            return str(error)
         except Exception as error:
             # The class of usage errors has moved between versions of typer; all of them explain themselves so.
             if not hasattr(error, "format_message"):
@@ -269,6 +275,7 @@ python examples/ablation.py --out runs/ablation --steps 10
         "fluid sample runs/demo": "Missing ",
         'fluid sample runs/demo "a red circle" --guidnce 3': "No such option: --guidnce",
         'fluid sample runs/demo "a red circle" --steps many': "Invalid value for '--steps'",
+        "fluid train examples/configs/shapes.toml training.num_stepz=3": "num_stepz",
         "make dinner": "no such target as dinner among ",
         "python examples/no_such.py": "no file examples/no_such.py",
         "python examples/ablation.py --stepz 10": "no option --stepz among ",

@@ -114,22 +114,30 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise _can_not_write(folder, error) from error
     try:
         yield temporary
-        temporary.chmod(0o755)
-        if folder.exists():
-            replaced = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".replaced"))
-            os.replace(folder, replaced / "old")
-            try:
-                os.replace(temporary, folder)
-            except BaseException:
-                os.replace(replaced / "old", folder)
-                replaced.rmdir()
-                raise
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            os.replace(temporary, folder)
+        try:
+            temporary.chmod(0o755)
+            _put_in_place(temporary, folder)
+        except OSError as error:
+            raise _can_not_write(folder, error) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Give `temporary` the name `folder`, whose old content goes if that succeeds and comes back if it does not."""
+    if not folder.exists():
+        os.replace(temporary, folder)
+        return
+    replaced = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".replaced"))
+    os.replace(folder, replaced / "old")
+    try:
+        os.replace(temporary, folder)
+    except BaseException:
+        os.replace(replaced / "old", folder)
+        replaced.rmdir()
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -8,8 +8,11 @@ One suite of tests per protocol. Inherit it, say which component to test, and py
         component = "my-head"
 
 The docstring of each suite shows a complete subclass, for components found by name and for objects built by hand. Every
-test says in its docstring what to look for if it fails. `fluid_core.testing.tiny` holds small implementations of
-all protocols. Suites come with the version of core they belong to: a new version may test more.
+test says in its docstring what to look for if it fails. Suites come with the version of core they belong to: a new
+version may test more.
+
+`fluid_core.testing.tiny` holds small implementations of all protocols. The module `temporary_plugin`, and the fixture
+`install_plugin`, install a plugin for the length of one test.
 """
 
 from importlib import import_module
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from fluid_core.testing.head_suite import HeadSuite
     from fluid_core.testing.order_suite import OrderSuite
     from fluid_core.testing.plugin_fixture import install_plugin
-    from fluid_core.testing.temporary_plugin import temporary_plugin
     from fluid_core.testing.text_encoder_suite import TextEncoderSuite
     from fluid_core.testing.tokenizer_suite import TokenizerSuite
 
@@ -38,7 +40,6 @@ _HOMES = {
     "TextEncoderSuite": "fluid_core.testing.text_encoder_suite",
     "TokenizerSuite": "fluid_core.testing.tokenizer_suite",
     "install_plugin": "fluid_core.testing.plugin_fixture",
-    "temporary_plugin": "fluid_core.testing.temporary_plugin",
 }
 
 __all__ = [
@@ -48,7 +49,6 @@ __all__ = [
     "TextEncoderSuite",
     "TokenizerSuite",
     "install_plugin",
-    "temporary_plugin",
 ]
 
 # Must come before these modules are imported: a failing assertion then shows the values it compared.

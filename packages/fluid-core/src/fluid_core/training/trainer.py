@@ -107,7 +107,7 @@ class Trainer:
                     last = self.step == settings.num_steps
                     if self.step % settings.log_every == 0 or last:
                         self._log(loss, norm, rate, started, first_step, len(loader.unreadable))
-                    if _due(self.step, settings.sample_every) or last:
+                    if _due(self.step, settings.sample_every) or (last and settings.sample_every):
                         self._draw_samples()
                     if _due(self.step, settings.checkpoint_every) or last:
                         validation = self._validate()

@@ -117,8 +117,8 @@ class ShapesDataset:
             every = facts_for_task(task, self.options.max_objects)
             held_out = [facts for facts in every if mentions_held_out(facts)]
             seen = [facts for facts in every if not mentions_held_out(facts)]
-            rng.shuffle(held_out)  # type: ignore[arg-type]
-            rng.shuffle(seen)  # type: ignore[arg-type]
+            rng.shuffle(held_out)
+            rng.shuffle(seen)
             for index in range(num_per_task):
                 turn, last = divmod(index, _HELD_OUT_EVERY)
                 if not held_out:

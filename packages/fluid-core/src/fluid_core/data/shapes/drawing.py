@@ -54,7 +54,8 @@ def coverage(shape: str, left: float, top: float, width: float, height: float) -
     x = (np.arange(num_columns * samples) + 0.5) / samples
     y = (np.arange(num_rows * samples) + 0.5) / samples
     inside = _inside(shape, (2 * (x - left) / width - 1)[None, :], (2 * (y - top) / height - 1)[:, None])
-    mask = inside.reshape(num_rows, samples, num_columns, samples).mean(axis=(1, 3), dtype=np.float32)
+    blocks = inside.reshape(num_rows, samples, num_columns, samples)
+    mask: npt.NDArray[np.float32] = blocks.mean(axis=(1, 3), dtype=np.float32)
     mask.setflags(write=False)
     return mask
 

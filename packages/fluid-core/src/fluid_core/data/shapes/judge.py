@@ -58,9 +58,10 @@ def judge_objects(found: tuple[FoundObject, ...], facts: Facts) -> Verdict:
 
 
 def _check_known(facts: Facts) -> None:
-    for objects in (*facts.include, *facts.exclude):
-        if objects.class_name not in SHAPES:
-            raise DataError(f"The judge of shapes knows {', '.join(SHAPES)}; asked about '{objects.class_name}'.")
+    names = (*(one.class_name for one in facts.include), *(one.class_name for one in facts.exclude))
+    for name in names:
+        if name not in SHAPES:
+            raise DataError(f"The judge of shapes knows {', '.join(SHAPES)}; asked about '{name}'.")
     for objects in facts.include:
         if objects.color not in (None, *COLORS):
             raise DataError(f"The judge of shapes knows {', '.join(COLORS)}; asked about '{objects.color}'.")

@@ -1,0 +1,164 @@
+"""`FluidPipeline`: prompts in, images out."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluid_core import FluidPipeline
+from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError, PromptError
+
+
+@pytest.fixture
+def pipeline(small_model):
+    """A pipeline over 9 continuous tokens in random order."""
+    return FluidPipeline(small_model())
+
+
+def generator(seed):
+    """A generator on the CPU."""
+    return torch.Generator().manual_seed(seed)
+
+
+def test_output_types_hold_the_same_pictures(pipeline):
+    """PIL images, arrays and tensors in [0, 1] show the same; tokens decode to them; nothing is decoded for `tokens`."""
+    results = {kind: pipeline(["a", "b"], seed=1, num_inference_steps=2, output_type=kind) for kind in ("pil", "np", "pt")}
+    tensor, array = results["pt"].images, results["np"].images
+    assert tensor.shape == (2, 3, 24, 24)
+    assert array.shape == (2, 24, 24, 3)
+    assert float(tensor.min()) >= 0.0
+    assert float(tensor.max()) <= 1.0
+    assert np.array_equal(array, tensor.permute(0, 2, 3, 1).numpy())
+    for picture, values in zip(results["pil"].images, array, strict=True):
+        assert isinstance(picture, Image.Image)
+        assert np.array_equal(np.asarray(picture), (values * 255).round().astype(np.uint8))
+    only_tokens = pipeline(["a", "b"], seed=1, num_inference_steps=2, output_type="tokens")
+    assert only_tokens.images is None
+    assert torch.equal(only_tokens.tokens, results["pt"].tokens)
+    assert torch.equal(pipeline.decode(only_tokens.tokens), tensor)
+
+
+def test_one_prompt_gives_one_image(pipeline):
+    """A plain string is a list of one; the default output is PIL."""
+    result = pipeline("a red circle", num_inference_steps=1)
+    assert [picture.size for picture in result.images] == [(24, 24)]
+    assert result.tokens.shape == (1, 9, 192)
+    assert len(result.seeds) == 1
+
+
+def test_images_per_prompt_stand_in_a_row(pipeline):
+    """Images of a prompt differ from each other and stand together, prompt by prompt."""
+    seeds = [1, 2, 3, 4]
+    result = pipeline(["a", "bb"], num_images_per_prompt=2, seed=seeds, num_inference_steps=2, output_type="pt")
+    for index, prompt in enumerate(["a", "a", "bb", "bb"]):
+        alone = pipeline(prompt, seed=[seeds[index]], num_inference_steps=2, output_type="pt")
+        torch.testing.assert_close(alone.images[0], result.images[index], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(result.images[0], result.images[1], atol=1e-3)
+
+
+def test_a_seed_decides_the_pictures(pipeline):
+    """The same seed gives the same, another seed others, and no seed others every time, with seeds to repeat them."""
+    call = {"num_inference_steps": 2, "output_type": "pt"}
+    first = pipeline(["a", "a"], seed=7, **call)
+    assert torch.equal(first.images, pipeline(["a", "a"], seed=7, **call).images)
+    assert first.seeds[0] != first.seeds[1]
+    assert not torch.equal(first.images[0], first.images[1])
+    assert not torch.equal(first.images, pipeline(["a", "a"], seed=8, **call).images)
+    unseeded = pipeline(["a", "a"], **call)
+    assert unseeded.seeds != pipeline(["a", "a"], **call).seeds
+    assert torch.equal(unseeded.images, pipeline(["a", "a"], seed=unseeded.seeds, **call).images)
+
+
+def test_the_first_images_of_a_seed_stay_when_more_are_asked_for(pipeline):
+    """An image's own seed follows from its place, so asking for more images changes none."""
+    few = pipeline("a", seed=7, num_images_per_prompt=2, num_inference_steps=1)
+    many = pipeline("a", seed=7, num_images_per_prompt=5, num_inference_steps=1)
+    assert many.seeds[:2] == few.seeds
+
+
+def test_generators_draw_the_seeds(pipeline):
+    """A generator gives what its integer seed gives and moves on; a list has one for each image."""
+    one = generator(7)
+    first = pipeline(["a", "b"], generator=one, num_inference_steps=1)
+    assert first.seeds == pipeline(["a", "b"], seed=7, num_inference_steps=1).seeds
+    assert pipeline(["a", "b"], generator=one, num_inference_steps=1).seeds != first.seeds
+    listed = pipeline(["a", "b"], generator=[generator(7), generator(8)], num_inference_steps=1)
+    swapped = pipeline(["b", "a"], generator=[generator(8), generator(7)], num_inference_steps=1)
+    assert listed.seeds == swapped.seeds[::-1]
+    torch.testing.assert_close(listed.tokens, swapped.tokens.flip(0), atol=1e-4, rtol=1e-4)
+
+
+def test_the_global_generator_is_left_alone(pipeline):
+    """Drawing without a seed neither reads nor moves torch's global generator."""
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    seeds = pipeline("a", num_inference_steps=1).seeds
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pipeline("a", num_inference_steps=1).seeds != seeds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": 1, "generator": torch.Generator()}, "found both"),
+        ({"seed": [1, 2]}, r"one seed per image \(1\), found 2"),
+        ({"seed": -1}, "from 0 to"),
+        ({"seed": 2**63}, "from 0 to"),
+        ({"seed": [-1]}, "from 0 to"),
+        ({"generator": []}, r"one generator per image \(1\), found 0"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt of 1 or more, found 0"),
+        ({"output_type": "jpeg"}, "found 'jpeg'"),
+        ({"num_inference_steps": 0}, "found num_steps=0"),
+        ({"num_inference_steps": 10}, "found num_steps=10"),
+        ({"num_head_steps": 0}, "0"),
+        ({"guidance_scale": float("nan")}, "guidance scale"),
+        ({"guidance_schedule": "cubic"}, "'constant' or 'linear', found 'cubic'"),
+        ({"temperature": -1.0}, "temperature"),
+    ],
+)
+def test_requests_without_meaning_are_refused(pipeline, arguments, message):
+    """Each with a message that says what was found."""
+    unchecked = getattr(FluidPipeline.__call__, "__wrapped__", FluidPipeline.__call__)
+    with pytest.raises(InvalidRequestError, match=message):
+        unchecked(pipeline, "a", **arguments)
+
+
+def test_bad_prompts_are_refused(pipeline):
+    """No prompt, an empty one, an overlong one, and a number of negative prompts that fits nothing."""
+    for prompts, message in (([], "at least one prompt"), ([""], "empty"), (["a", "  "], "empty"), (["a" * 500], "500")):
+        with pytest.raises(PromptError, match=message):
+            pipeline(prompts)
+    with pytest.raises(PromptError, match=r"one per prompt \(2\), found 3"):
+        pipeline(["a", "b"], negative_prompt=["x", "y", "z"], guidance_scale=2.0)
+
+
+def test_negative_prompts_are_one_for_all_or_one_for_each(pipeline):
+    """One negative prompt serves all prompts; without guidance none is used."""
+    call = {"seed": 3, "num_inference_steps": 2, "output_type": "pt", "num_images_per_prompt": 2}
+    one = pipeline(["a", "b"], negative_prompt="ugly", guidance_scale=3.0, **call).images
+    each = pipeline(["a", "b"], negative_prompt=["ugly", "ugly"], guidance_scale=3.0, **call).images
+    none = pipeline(["a", "b"], guidance_scale=3.0, **call).images
+    assert torch.equal(one, each)
+    assert not torch.equal(one, none)
+    assert torch.equal(pipeline(["a", "b"], negative_prompt="ugly", **call).images, pipeline(["a", "b"], **call).images)
+
+
+def test_another_order_can_be_asked_for(pipeline, small_model):
+    """An order the model was not trained for is refused; the callback is told every step."""
+    told = []
+    pipeline("a", num_inference_steps=3, callback_on_step_end=told.append)
+    assert [progress.step for progress in told] == [1, 2, 3]
+    with pytest.raises(IncompatibleComponentsError, match="can not sample with RasterOrder"):
+        pipeline("a", order=small_model(order="raster").order)
+
+
+def test_a_pipeline_puts_its_model_into_evaluation_mode(small_model):
+    """Dropout never acts while drawing."""
+    model = small_model().train()
+    assert not FluidPipeline(model).model.training
+
+
+def test_moving_keeps_the_pipeline(pipeline):
+    """`to` returns the pipeline itself, on the device asked for."""
+    assert pipeline.to("cpu") is pipeline
+    assert pipeline.device == torch.device("cpu")

@@ -1,0 +1,332 @@
+"""The training loop: what a run leaves behind, and how it ends when something is wrong."""
+
+import json
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluid_core import FluidPipeline, Trainer
+from fluid_core.configuration import ComponentChoice, config_from_json
+from fluid_core.errors import (
+    ConfigurationError,
+    DataError,
+    FluidError,
+    IncompatibleComponentsError,
+    NonFiniteLossError,
+    OutputError,
+)
+from fluid_core.evaluation.validation_loss import validation_loss
+from fluid_core.exchange import TokenLoss
+from fluid_core.training.metrics import read_metrics
+
+PROMPTS = ("a red circle", "two blue squares")
+
+
+def contents(folder):
+    """Every file below a folder with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def finished(run_config, make_trainer, tmp_path):
+    """A trainer that ran for six steps, and its result."""
+    settings = {"num_steps": 6, "log_every": 2, "checkpoint_every": 3, "sample_every": 3, "num_validation_images": 6}
+    trainer = make_trainer(run_config(parts={"sample_prompts": PROMPTS}, **settings), tmp_path / "run")
+    return trainer, trainer.train()
+
+
+def test_a_run_leaves_a_model_metrics_samples_and_checkpoints(finished):
+    """Everything the documentation promises is there, and no half-written file."""
+    trainer, result = finished
+    files = set(contents(trainer.folder))
+    assert {"config.json", "metrics.jsonl", "samples/step-00000003.png", "samples/step-00000006.png"} <= files
+    assert {"model/model_index.json", "model/model.safetensors"} <= files
+    assert {"model-raw/model_index.json", "model-raw/model.safetensors"} <= files
+    assert {f"checkpoints/step-0000000{step}/state.json" for step in (3, 6)} <= files
+    assert not any(part.startswith(".") or part.endswith((".pt", ".pkl", ".bin")) for part in files)
+    assert config_from_json((trainer.folder / "config.json").read_text()) == trainer.config
+    assert result.model_folder == trainer.folder / "model"
+    assert result.num_steps == 6
+    assert result.seconds > 0
+    assert result.images_per_second == pytest.approx(6 * 4 / result.seconds)
+
+
+def test_metrics_hold_figures_of_the_steps(finished):
+    """A row every two steps with loss, its parts, gradient norm, rate and speed, and the validation losses between."""
+    trainer, result = finished
+    rows = read_metrics(trainer.folder / "metrics.jsonl")
+    trained = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in trained] == [2, 4, 6]
+    for row in trained:
+        assert row["loss"] == pytest.approx(row["mse"] + row["vb"], rel=1e-5)
+        assert row["gradient_norm"] > 0
+        assert row["images_per_second"] > 0
+        assert row["num_unreadable_images"] == 0
+    assert [row["learning_rate"] for row in trained] == pytest.approx([1e-2] * 3)
+    validated = [row for row in rows if "validation_loss" in row]
+    assert [row["step"] for row in validated] == [3, 6]
+    assert validated[-1]["validation_loss"] == pytest.approx(result.validation["loss"])
+    assert result.validation.keys() == {"loss", "mse", "vb"}
+
+
+def test_the_validation_loss_is_that_of_the_average(finished):
+    """What the run reports is what the saved model scores on the validation data."""
+    trainer, result = finished
+    model = FluidPipeline.from_pretrained(result.model_folder).model
+    measured = validation_loss(model, trainer.validation_data, num_images=6)
+    assert measured == pytest.approx(result.validation)
+    assert measured == validation_loss(model, trainer.validation_data, num_images=6)
+    assert measured["loss"] != validation_loss(trainer.model, trainer.validation_data, num_images=6)["loss"]
+
+
+def test_the_two_models_say_which_weights_they_hold(finished):
+    """`model` is the moving average and `model-raw` the weights themselves, bit for bit, and both can draw."""
+    trainer, result = finished
+    average = FluidPipeline.from_pretrained(result.model_folder)
+    raw = FluidPipeline.from_pretrained(trainer.folder / "model-raw")
+    assert (average.weights, raw.weights) == ("ema", "raw")
+    for name, weight in trainer.average.weights.items():
+        assert torch.equal(average.model.state_dict()[name], weight)
+        assert torch.equal(raw.model.state_dict()[name], trainer.model.state_dict()[name])
+    assert any(
+        not torch.equal(weight, raw.model.state_dict()[name]) for name, weight in average.model.state_dict().items()
+    )
+    assert torch.equal(raw.model.tokenizer.statistics.mean, average.model.tokenizer.statistics.mean)
+    assert average("a red circle", num_inference_steps=1).images[0].size == (24, 24)
+
+
+def test_sample_sheets_are_pictures_with_every_prompt(finished):
+    """A PNG that opens, wide enough for one tile per prompt, that changes while the model learns."""
+    trainer, _ = finished
+    sheets = [Image.open(trainer.folder / "samples" / f"step-0000000{step}.png") for step in (3, 6)]
+    for sheet in sheets:
+        sheet.load()
+        assert sheet.format == "PNG"
+        assert sheet.mode == "RGB"
+        assert sheet.width == 2 * 174 + 14
+        assert 160 < sheet.height < 320
+    assert not np.array_equal(np.asarray(sheets[0]), np.asarray(sheets[1]))
+
+
+def test_training_lowers_the_loss(run_config, make_trainer, tmp_path):
+    """Thirty steps on shapes bring the validation loss well below that of the fresh model."""
+    config = run_config("discrete", "random", num_steps=30, batch_size=8, ema_decay=0.5, num_validation_images=10)
+    trainer = make_trainer(config, tmp_path / "run")
+    before = validation_loss(trainer.model, trainer.validation_data, num_images=10)["loss"]
+    after = trainer.train().validation["loss"]
+    assert after < 0.8 * before
+
+
+def test_tokenizers_are_fitted_before_the_first_step(run_config, make_trainer, tmp_path):
+    """The tokenizer learns from the training data, and its state is saved with the model."""
+    trainer = make_trainer(run_config("discrete", "raster"), tmp_path / "run")
+    assert trainer.model.tokenizer.fitted
+    assert "fitting the tokenizer on 12 images" in trainer.progress.output.getvalue()
+    saved = FluidPipeline.from_pretrained(trainer.train().model_folder).model
+    assert torch.equal(saved.tokenizer.codebook, trainer.model.tokenizer.codebook)
+
+
+def test_progress_shows_loss_speed_and_time_left(run_config, make_trainer, tmp_path):
+    """Where there is no terminal the last line says what the bar would."""
+    trainer = make_trainer(run_config(), tmp_path / "run")
+    trainer.train()
+    output = trainer.progress.output.getvalue()
+    assert "step 4/4  loss " in output
+    assert "images/s" in output
+    assert "0 s left" in output
+
+
+def spoiled(loss, part, factor):
+    """A head's loss whose `part` is multiplied by `factor` and everything else left alone."""
+    parts = {**loss.parts, part: loss.parts[part] * factor}
+    return TokenLoss(total=loss.total * factor, parts=parts)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(run_config, make_trainer, tmp_path, value):
+    """The message names step, part and head; weights, averages and every file stay as the last good step left them."""
+    trainer = make_trainer(run_config(num_steps=9, checkpoint_every=2), tmp_path / "run")
+    head_loss = trainer.model.head.loss
+    at_stop = {}
+
+    def loss(condition, target, *, random):
+        found = head_loss(condition, target, random=random)
+        if trainer.step != 4:
+            return found
+        at_stop["weights"] = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+        at_stop["averages"] = {name: tensor.clone() for name, tensor in trainer.average.weights.items()}
+        at_stop["files"] = contents(trainer.folder)
+        return spoiled(found, "vb", value)
+
+    trainer.model.head.loss = loss
+    with pytest.raises(NonFiniteLossError) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert message.startswith(f"Step 5: part vb of the loss of DiffusionHead is {value}")
+    assert "All weights are finite" in message
+    assert trainer.step == 4
+    assert all(torch.equal(t, at_stop["weights"][name]) for name, t in trainer.model.state_dict().items())
+    assert all(torch.equal(t, at_stop["averages"][name]) for name, t in trainer.average.weights.items())
+    assert contents(trainer.folder) == at_stop["files"]
+    assert [row["step"] for row in read_metrics(trainer.folder / "metrics.jsonl")] == [1, 2, 3, 4]
+    resumed = make_trainer(run_config(num_steps=9, checkpoint_every=2), tmp_path / "run", resume=True)
+    assert resumed.step == 4
+    assert resumed.train().num_steps == 9
+
+
+def test_weights_that_are_not_finite_are_named(run_config, make_trainer, tmp_path):
+    """When a weight is the cause, the message says which."""
+    trainer = make_trainer(run_config(), tmp_path / "run")
+    with torch.no_grad():
+        trainer.model.transformer.blocks[1].feed_forward.hidden.weight[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"weights transformer\.blocks\.1\.feed_forward\.hidden\.weight are"):
+        trainer.train()
+
+
+def test_a_gradient_that_is_not_finite_is_named_and_not_applied(run_config, make_trainer, tmp_path):
+    """A finite loss with a NaN gradient in one parameter: that parameter is named, and no weight changes."""
+    trainer = make_trainer(run_config(), tmp_path / "run")
+    head_loss = trainer.model.head.loss
+    culprit = trainer.model.head.network.condition_projection.bias
+
+    def loss(condition, target, *, random):
+        found = head_loss(condition, target, random=random)
+        # The square root of zero is zero; its derivative is not finite.
+        return attrs.evolve(found, total=found.total + (culprit * 0.0).sum().sqrt())
+
+    trainer.model.head.loss = loss
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match=r"Step 1: the gradient of head\.network\.condition_projection\.bias is"):
+        trainer.train()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+    assert trainer.optimizer.state == {}
+
+
+@pytest.mark.parametrize("limit", [1e-3, None])
+def test_gradients_are_clipped_to_the_limit(run_config, make_trainer, tmp_path, limit):
+    """The norm reported is that before clipping; after it the gradients have the configured norm, or their own."""
+    trainer = make_trainer(run_config(num_steps=1, gradient_clip_norm=limit), tmp_path / "run")
+    norms = []
+    step = trainer.optimizer.step
+
+    def watching():
+        grads = [p.grad for group in trainer.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
+        step()
+
+    trainer.optimizer.step = watching
+    trainer.train()
+    reported = read_metrics(trainer.folder / "metrics.jsonl")[0]["gradient_norm"]
+    assert reported > 0.01
+    assert norms[0] == pytest.approx(limit or reported, rel=1e-3)
+
+
+def image_folder(folder, num_images=12, corrupt=()):
+    """Pictures with captions in a folder, some of them cut."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    lines = []
+    for index in range(num_images):
+        path = folder / f"{index}.png"
+        Image.fromarray(random.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(path)
+        if index in corrupt:
+            path.write_bytes(path.read_bytes()[:60])
+        lines.append(json.dumps({"file_name": path.name, "text": f"picture {index}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return ComponentChoice(name="image-folder", options={"path": str(folder), "validation_fraction": 0.0})
+
+
+def test_corrupt_images_are_counted_and_skipped(run_config, make_trainer, tmp_path):
+    """A run over a folder with three damaged files finishes; metrics count them, the end reports them with a reason."""
+    data = image_folder(tmp_path / "data", corrupt=(0, 4, 9))
+    before = contents(tmp_path / "data")
+    trainer = make_trainer(run_config(parts={"data": data}, num_steps=6), tmp_path / "run")
+    trainer.train()
+    counts = [row["num_unreadable_images"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert counts == sorted(counts)
+    assert counts[-1] == 3
+    output = trainer.progress.output.getvalue()
+    assert "skipped 3 pictures that can not be read, such as: " in output
+    assert "Could not read the picture" in output.replace("\n", " ")
+    assert contents(tmp_path / "data") == before
+
+
+def test_a_folder_of_corrupt_images_is_refused(run_config, make_trainer, tmp_path):
+    """When nothing can be read the run ends with a clear error, and the folder is free for another try."""
+    data = image_folder(tmp_path / "data", num_images=5, corrupt=range(5))
+    with pytest.raises(DataError, match="Not one picture"):
+        make_trainer(run_config(parts={"data": data}), tmp_path / "run")
+    repaired = image_folder(tmp_path / "repaired")
+    make_trainer(run_config(parts={"data": repaired}), tmp_path / "run")
+
+
+def test_no_validation_data_is_needed_when_none_is_measured(run_config, make_trainer, tmp_path):
+    """A folder without a validation split trains as long as no validation loss is asked for."""
+    data = image_folder(tmp_path / "data")
+    assert make_trainer(run_config(parts={"data": data}), tmp_path / "run").train().validation == {}
+    with pytest.raises(ConfigurationError, match="validation"):
+        make_trainer(run_config(parts={"data": data}, num_validation_images=4), tmp_path / "other")
+
+
+def test_a_folder_that_can_not_be_written_is_refused_first(run_config, make_trainer, tmp_path):
+    """A file in the way is found before anything is built, and stays."""
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(OutputError, match="can not be written"):
+            make_trainer(run_config(), folder)
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+def test_configurations_that_can_not_train_are_refused(run_config, small_config, make_trainer, tmp_path):
+    """Without sections for training, with parts that do not fit, or on a device that is not there."""
+    cases = [
+        (small_config(), ConfigurationError, r"\[training\] and a \[data\]"),
+        (run_config(parts={"head": ComponentChoice(name="softmax")}), IncompatibleComponentsError, "continuous"),
+        (run_config(device="cuda:77"), ConfigurationError, "training.device is 'cuda:77'"),
+        (run_config(device="abacus"), ConfigurationError, "training.device is 'abacus'"),
+    ]
+    for config, error, message in cases:
+        with pytest.raises(error, match=message):
+            make_trainer(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_validation_needs_something_to_measure(finished):
+    """Zero images are refused; a data set of damaged pictures is an error; the model's mode is given back."""
+    trainer, _ = finished
+
+    class Broken:
+        image_size = (24, 24)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            from fluid_core.errors import UnreadableImageError
+
+            raise UnreadableImageError("no")
+
+    trainer.model.train()
+    with pytest.raises(FluidError, match="1 or more"):
+        validation_loss(trainer.model, trainer.validation_data, num_images=0)
+    with pytest.raises(DataError, match="Not one picture of the validation split"):
+        validation_loss(trainer.model, Broken(), num_images=2)
+    assert trainer.model.training
+
+
+def test_batch_size_of_validation_changes_little(finished):
+    """Loss is summed over tokens and divided once, so batches of other sizes weigh all tokens alike."""
+    trainer, _ = finished
+    one = validation_loss(trainer.model, trainer.validation_data, num_images=6, batch_size=6)
+    assert isinstance(trainer, Trainer)
+    seen = []
+    forward = trainer.model.forward
+    trainer.model.forward = lambda batch: seen.append(forward(batch)) or seen[-1]
+    two = validation_loss(trainer.model, trainer.validation_data, num_images=6, batch_size=4)
+    total = sum(float(loss.total) for loss in seen)
+    assert two["loss"] == pytest.approx(total / sum(loss.num_tokens for loss in seen))
+    assert len(seen) == 2
+    assert one.keys() == two.keys()

@@ -1,0 +1,28 @@
+"""Runs an example as a person would: a script in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def run_example():
+    """A function that runs a script of `examples` with arguments and returns what it printed."""
+
+    def run(script: str, *arguments: object) -> str:
+        finished = subprocess.run(
+            [sys.executable, str(REPOSITORY / "examples" / script), *map(str, arguments)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        return finished.stdout + finished.stderr
+
+    return run
