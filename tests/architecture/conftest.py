@@ -121,8 +121,8 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def library() -> Library:
-    """The four packages."""
-    return read_library(sorted(REPOSITORY.glob("packages/*/src")))
+    """The four packages, and the plugin among the examples, which lives by the same rules."""
+    return read_library(sorted([*REPOSITORY.glob("packages/*/src"), *REPOSITORY.glob("examples/*/src")]))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 
-PLUGINS = ("fluid_heads", "fluid_orders", "fluid_tokenizers")
+PLUGINS = ("fluid_gaussian_mixture", "fluid_heads", "fluid_orders", "fluid_tokenizers")
 HEAVY = ("torch", "transformers", "PIL", "matplotlib", "sklearn", "numpy", "scipy", "safetensors")
 PICKLING = ("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 NAMES_THAT_SAY_NOTHING = ("utils", "util", "helpers", "helper", "common", "misc")

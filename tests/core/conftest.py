@@ -39,13 +39,13 @@ class ShuffledCausalOrder:
         return PlannedSteps(ranks.argsort(dim=1)[:, :num_unknown], [*sizes, rest] if rest else sizes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shuffled_causal_order() -> type[ShuffledCausalOrder]:
     """An order that is causal over any permutation."""
     return ShuffledCausalOrder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config() -> Callable[..., FluidConfig]:
     """A function that makes the configuration of a tiny model over 9 tokens: 24 x 24 pixels in patches of 8.
 
@@ -69,7 +69,7 @@ def small_config() -> Callable[..., FluidConfig]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_model(small_config) -> Callable[..., FluidModel]:
     """A function that builds such a model, its tokenizer fitted on noise.
 

@@ -1,5 +1,7 @@
 """The sampling loop: guidance, known tokens, steps, independence of the batch, and requests that have no meaning."""
 
+from itertools import pairwise
+
 import attrs
 import pytest
 import torch
@@ -89,7 +91,7 @@ def test_guidance_of_scale_one_is_no_guidance(small_model, draw, tokens, order, 
 
 @pytest.mark.parametrize(("tokens", "order"), COMBINATIONS)
 def test_guidance_of_scale_zero_is_the_unconditional_model(small_model, draw, tokens, order):
-    """At scale 0 prompts make no difference for ids; temperature 0 shows it for vectors, whose variance keeps the text."""
+    """At scale 0 prompts make no difference; for vectors at temperature 0, since their variance keeps the text."""
     model = small_model(tokens, order)
     temperature = 1.0 if tokens == "discrete" else 0.0
     unguided = generate(
@@ -153,7 +155,7 @@ def test_the_number_of_steps_is_honoured(small_model, draw, num_steps):
     expected = num_steps or 9
     assert [progress.step for progress in told] == list(range(1, expected + 1))
     assert {progress.num_steps for progress in told} == {expected}
-    for before, after in zip(told, told[1:]):
+    for before, after in pairwise(told):
         assert bool((after.known | ~before.known).all())
         assert int(after.known.sum()) > int(before.known.sum())
         assert torch.equal(after.tokens[before.known], before.tokens[before.known])
@@ -264,7 +266,7 @@ def test_another_order_needs_a_model_trained_for_it(small_model, shuffled_causal
     check_order(random, FixedBidirectional())
     check_order(shuffled, raster.order)
     for model, order in ((raster, random.order), (random, raster.order), (raster, shuffled.order)):
-        with pytest.raises(IncompatibleComponentsError, match="was trained with .* can not sample with"):
+        with pytest.raises(IncompatibleComponentsError, match=r"was trained with .* can not sample with"):
             check_order(model, order)
 
 
@@ -330,7 +332,7 @@ def test_the_head_is_told_scale_and_progress_of_each_step(small_model, draw, mon
 
     monkeypatch.setattr(model.head, "sampler", listening)
     draw(model, scale=3.0, kind="linear", num_steps=4, temperature=0.7)
-    assert [request.progress for request in requests][0] == 0.0
+    assert requests[0].progress == 0.0
     for request in requests:
         assert torch.allclose(request.guidance.scale, torch.tensor(1.0 + 2.0 * request.progress))
         assert request.guidance.scale.shape == (len(request.guidance.negative),)

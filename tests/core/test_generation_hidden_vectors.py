@@ -67,9 +67,7 @@ class Listening:
 
     def generation(self, unknown, grid, *, num_steps, random):
         """As the order inside."""
-        return ListeningSteps(
-            self._order.generation(unknown, grid, num_steps=num_steps, random=random), self.proposed
-        )
+        return ListeningSteps(self._order.generation(unknown, grid, num_steps=num_steps, random=random), self.proposed)
 
 
 class BackwardsOrder:
@@ -154,7 +152,7 @@ def test_any_permutation_reads_what_training_computes(listen, shuffled_causal_or
 @pytest.mark.parametrize("tokens_per_step", [2, 4, 9])
 @pytest.mark.parametrize("num_known", [0, 1, 5])
 def test_several_tokens_a_step_are_exact(listen, shuffled_causal_order, tokens_per_step, num_known):
-    """Each of several tokens is predicted from all tokens of earlier steps and none of its own step, as if alone next."""
+    """Each of several tokens is predicted from all tokens of earlier steps and none of its own, as if alone next."""
     model = listen(shuffled_causal_order(tokens_per_step))
     given = torch.randn(2, 9, 192)
     known = torch.stack([torch.randperm(9, generator=torch.Generator().manual_seed(i)) < num_known for i in range(2)])
@@ -173,7 +171,7 @@ def test_several_tokens_a_step_are_exact(listen, shuffled_causal_order, tokens_p
 
 
 def test_known_tokens_of_a_fixed_permutation_keep_their_order(listen):
-    """A model of a fixed order that is not raster reads known tokens in its own order, the only one it was trained on."""
+    """A model of a fixed order other than raster reads known tokens in its own order, the one it was trained on."""
     model = listen(BackwardsOrder())
     given = torch.randn(2, 9, 192)
     known = (torch.arange(9) >= 5).expand(2, -1)
@@ -210,7 +208,7 @@ def test_the_negative_branch_is_the_same_sequence_without_text(listen, shuffled_
     order = shuffled_causal_order(3) if order == "shuffled" else order
     model, alone = listen(order), listen(order)
     alone.load_state_dict(model.state_dict())
-    tokens, text = drawn(model, settings=GenerationSettings(guidance=GuidanceSchedule(scale=2.0)))
+    tokens, _ = drawn(model, settings=GenerationSettings(guidance=GuidanceSchedule(scale=2.0)))
     # The listening head draws the same noise whatever it hears, so a run without text gets the same tokens.
     again = generate(alone, model.aligner.unconditional(2), random=KeyedRandom(torch.tensor([5, 9])))
     assert torch.equal(tokens, again)

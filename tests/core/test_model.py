@@ -90,8 +90,8 @@ def test_hidden_tokens_never_reach_the_loss_of_others(small_model, images, capti
     batch = model.prepare(images, captions, generator=generator(3))
     seen = []
     head_loss = model.head.loss
-    model.head.loss = lambda condition, target, *, random: seen.append(condition) or head_loss(
-        condition, target, random=random
+    model.head.loss = lambda condition, target, *, random: (
+        seen.append(condition) or head_loss(condition, target, random=random)
     )
     model(batch)
     hidden = batch.view.predicted()
@@ -161,9 +161,9 @@ def test_tied_weights_are_one_parameter(small_model, images, captions):
     model = small_model("discrete", "raster")
     table = model.token_embedding.content.weight
     assert model.head.output_weight is table
-    assert [name for name, value in model.state_dict().items() if value.shape == table.shape and "codebook" not in name] == [
-        "token_embedding.content.weight"
-    ]
+    assert [
+        name for name, value in model.state_dict().items() if value.shape == table.shape and "codebook" not in name
+    ] == ["token_embedding.content.weight"]
     assert sum(parameter is table for parameter in model.parameters()) == 1
     untied = small_model("discrete", "raster", head=ComponentChoice(name="softmax", options={"tied_weights": False}))
     count = sum(parameter.numel() for parameter in model.parameters())

@@ -21,8 +21,10 @@ def generator(seed):
 
 
 def test_output_types_hold_the_same_pictures(pipeline):
-    """PIL images, arrays and tensors in [0, 1] show the same; tokens decode to them; nothing is decoded for `tokens`."""
-    results = {kind: pipeline(["a", "b"], seed=1, num_inference_steps=2, output_type=kind) for kind in ("pil", "np", "pt")}
+    """PIL images, arrays and tensors in [0, 1] show the same; tokens alone come undecoded, and decode to them."""
+    results = {
+        kind: pipeline(["a", "b"], seed=1, num_inference_steps=2, output_type=kind) for kind in ("pil", "np", "pt")
+    }
     tensor, array = results["pt"].images, results["np"].images
     assert tensor.shape == (2, 3, 24, 24)
     assert array.shape == (2, 24, 24, 3)
@@ -125,7 +127,12 @@ def test_requests_without_meaning_are_refused(pipeline, arguments, message):
 
 def test_bad_prompts_are_refused(pipeline):
     """No prompt, an empty one, an overlong one, and a number of negative prompts that fits nothing."""
-    for prompts, message in (([], "at least one prompt"), ([""], "empty"), (["a", "  "], "empty"), (["a" * 500], "500")):
+    for prompts, message in (
+        ([], "at least one prompt"),
+        ([""], "empty"),
+        (["a", "  "], "empty"),
+        (["a" * 500], "500"),
+    ):
         with pytest.raises(PromptError, match=message):
             pipeline(prompts)
     with pytest.raises(PromptError, match=r"one per prompt \(2\), found 3"):

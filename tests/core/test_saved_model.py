@@ -185,5 +185,5 @@ def test_components_added_by_hand_can_be_saved(small_config, small_model, tmp_pa
     FluidPipeline(model).save_pretrained(tmp_path / "model")
     loaded = FluidPipeline.from_pretrained(tmp_path / "model", catalog=catalog)
     assert loaded.model.config.order.name == "my-raster"
-    with pytest.raises(UnknownComponentError, match="'my-raster'.*saved with my-notebook 3"):
+    with pytest.raises(UnknownComponentError, match=r"'my-raster'.*saved with my-notebook 3"):
         FluidPipeline.from_pretrained(tmp_path / "model")

@@ -71,7 +71,7 @@ def test_a_sequence_is_shifted_by_one():
 
 
 def test_only_varying_permutations_tell_the_target_position():
-    """Over any permutation a row knows which position it predicts; with one fixed permutation there is no such table."""
+    """Over any permutation a row knows which position it predicts; a fixed permutation needs no such table."""
     fixed = embedding(CONTINUOUS, AttentionPattern.CAUSAL, TrainedPermutations.FIXED)
     varying = embedding(CONTINUOUS, AttentionPattern.CAUSAL, TrainedPermutations.ANY)
     targets = torch.arange(12)[None]

@@ -83,7 +83,9 @@ def test_a_query_leaves_the_cache_unchanged(transformer, rows, text):
         transformer.extend(rows[:, :3], text, caches)
     transformer.query(rows[:, 5:9], text, asked)
     assert [cache.length for cache in asked] == [3] * SHAPE.depth
-    assert all(torch.equal(a.keys, b.keys) and torch.equal(a.values, b.values) for a, b in zip(asked, plain))
+    for cache, expected in zip(asked, plain, strict=True):
+        assert torch.equal(cache.keys, expected.keys)
+        assert torch.equal(cache.values, expected.values)
     assert torch.equal(transformer.extend(rows[:, 3:], text, asked), transformer.extend(rows[:, 3:], text, plain))
 
 
@@ -122,9 +124,7 @@ def test_dropped_text_is_the_unconditional_text(transformer, rows):
     """A dropped caption conditions like `unconditional`, whatever it said; the others keep their text."""
     torch.manual_seed(0)
     aligner = TextAligner(12, SHAPE)
-    features = TextFeatures(
-        states=torch.randn(2, 6, 12), mask=torch.tensor([[True] * 6, [True] * 2 + [False] * 4])
-    )
+    features = TextFeatures(states=torch.randn(2, 6, 12), mask=torch.tensor([[True] * 6, [True] * 2 + [False] * 4]))
     dropped = aligner(features, torch.tensor([True, False]))
     kept, nothing = aligner(features), aligner.unconditional(2)
 

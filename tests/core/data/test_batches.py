@@ -83,9 +83,7 @@ def test_only_batches_handed_out_are_counted():
         loader.batch(step)
         counts.append(len(loader.unreadable))
     loader.close()
-    again = []
-    for last in range(1, 5):
-        again.append(len(captions(Numbers(12, broken=range(6)), range(last), batch_size=3)[1]))
+    again = [len(captions(Numbers(12, broken=range(6)), range(last), batch_size=3)[1]) for last in range(1, 5)]
     assert counts == again
     assert counts[-1] == 6
 

@@ -14,7 +14,7 @@ from fluid_core.training.progress import TrainingProgress
 SHAPES = ComponentChoice(name="shapes", options={"num_examples": 30, "num_validation_examples": 10})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run_config(small_config) -> Callable[..., FluidConfig]:
     """A function that makes the configuration of a short run on shapes; keywords are fields of `TrainingConfig`."""
 
@@ -52,7 +52,7 @@ class QuietProgress(TrainingProgress):
             raise KeyboardInterrupt
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trainer() -> Callable[..., Trainer]:
     """A function that makes a trainer whose progress goes to `trainer.progress.output`."""
 

@@ -36,7 +36,13 @@ def test_resuming_drops_later_rows_and_a_cut_line(tmp_path):
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3, 4, 5, 6]
     resumed = MetricsFile(path, resume_step=4)
     resumed.write(step=5, loss=9.0)
-    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [(1, 1), (2, 0.5), (3, 1 / 3), (4, 0.25), (5, 9)]
+    assert [(row["step"], row["loss"]) for row in read_metrics(path)] == [
+        (1, 1),
+        (2, 0.5),
+        (3, 1 / 3),
+        (4, 0.25),
+        (5, 9),
+    ]
 
 
 def test_damage_inside_the_file_is_not_passed_over(tmp_path):

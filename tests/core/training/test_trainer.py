@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fluid_core import FluidPipeline, Trainer
+from fluid_core import FluidPipeline
 from fluid_core.configuration import ComponentChoice, config_from_json
 from fluid_core.errors import (
     ConfigurationError,
@@ -17,6 +17,7 @@ from fluid_core.errors import (
     IncompatibleComponentsError,
     NonFiniteLossError,
     OutputError,
+    UnreadableImageError,
 )
 from fluid_core.evaluation.validation_loss import validation_loss
 from fluid_core.exchange import TokenLoss
@@ -30,11 +31,12 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def finished(run_config, make_trainer, tmp_path):
-    """A trainer that ran for six steps, and its result."""
+@pytest.fixture(scope="module")
+def finished(run_config, make_trainer, tmp_path_factory):
+    """A trainer that ran for six steps, and its result; not to be changed."""
     settings = {"num_steps": 6, "log_every": 2, "checkpoint_every": 3, "sample_every": 3, "num_validation_images": 6}
-    trainer = make_trainer(run_config(parts={"sample_prompts": PROMPTS}, **settings), tmp_path / "run")
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    trainer = make_trainer(run_config(parts={"sample_prompts": PROMPTS}, **settings), folder)
     return trainer, trainer.train()
 
 
@@ -199,7 +201,9 @@ def test_a_gradient_that_is_not_finite_is_named_and_not_applied(run_config, make
 
     trainer.model.head.loss = loss
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    with pytest.raises(NonFiniteLossError, match=r"Step 1: the gradient of head\.network\.condition_projection\.bias is"):
+    with pytest.raises(
+        NonFiniteLossError, match=r"Step 1: the gradient of head\.network\.condition_projection\.bias is"
+    ):
         trainer.train()
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
     assert trainer.optimizer.state == {}
@@ -305,8 +309,6 @@ def test_validation_needs_something_to_measure(finished):
             return 3
 
         def __getitem__(self, index):
-            from fluid_core.errors import UnreadableImageError
-
             raise UnreadableImageError("no")
 
     trainer.model.train()
@@ -317,16 +319,14 @@ def test_validation_needs_something_to_measure(finished):
     assert trainer.model.training
 
 
-def test_batch_size_of_validation_changes_little(finished):
-    """Loss is summed over tokens and divided once, so batches of other sizes weigh all tokens alike."""
+def test_validation_weighs_all_tokens_alike(finished, monkeypatch):
+    """Losses of batches of different sizes are summed over tokens and divided once."""
     trainer, _ = finished
-    one = validation_loss(trainer.model, trainer.validation_data, num_images=6, batch_size=6)
-    assert isinstance(trainer, Trainer)
     seen = []
     forward = trainer.model.forward
-    trainer.model.forward = lambda batch: seen.append(forward(batch)) or seen[-1]
-    two = validation_loss(trainer.model, trainer.validation_data, num_images=6, batch_size=4)
-    total = sum(float(loss.total) for loss in seen)
-    assert two["loss"] == pytest.approx(total / sum(loss.num_tokens for loss in seen))
-    assert len(seen) == 2
-    assert one.keys() == two.keys()
+    monkeypatch.setattr(trainer.model, "forward", lambda batch: seen.append(forward(batch)) or seen[-1])
+    found = validation_loss(trainer.model, trainer.validation_data, num_images=6, batch_size=4)
+    assert [len(loss.parts) for loss in seen] == [2, 2]
+    num_tokens = sum(loss.num_tokens for loss in seen)
+    assert found["loss"] == pytest.approx(sum(float(loss.total) for loss in seen) / num_tokens)
+    assert found["mse"] == pytest.approx(sum(float(loss.parts["mse"]) for loss in seen) / num_tokens)

@@ -26,10 +26,12 @@ app.command()(train)
 app.command()(sample)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
+    # What a callback returns becomes the option's value.
     if wanted:
         typer.echo(f"fluid {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

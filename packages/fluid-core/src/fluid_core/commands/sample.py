@@ -1,9 +1,17 @@
 """`fluid sample`: draws pictures for prompts with a saved model."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class ScheduleName(StrEnum):
+    """The guidance schedules of `fluid_core.guidance`, as choices of the command line."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
 
 
 def sample(
@@ -14,7 +22,9 @@ def sample(
     steps: Annotated[int | None, typer.Option(help="Order steps; by default the order's own.")] = None,
     head_steps: Annotated[int | None, typer.Option(help="Steps of an iterative head; by default its own.")] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
-    guidance_schedule: Annotated[str, typer.Option(help="constant or linear.")] = "constant",
+    guidance_schedule: Annotated[
+        ScheduleName, typer.Option(help="The same scale at every step, or one that grows from 1.")
+    ] = ScheduleName.CONSTANT,
     temperature: Annotated[float, typer.Option(help="1 samples what was learned, 0 is the most likely.")] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same pictures.")] = None,
 ) -> None:
@@ -31,7 +41,7 @@ def sample(
         num_inference_steps=steps,
         num_head_steps=head_steps,
         guidance_scale=guidance,
-        guidance_schedule=guidance_schedule,  # type: ignore[arg-type]
+        guidance_schedule=guidance_schedule.value,
         temperature=temperature,
         num_images_per_prompt=images_per_prompt,
         seed=seed,

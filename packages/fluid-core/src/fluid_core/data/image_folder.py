@@ -10,6 +10,7 @@ caption may be a list of texts: each becomes an item of its own. Pictures of any
 
 import hashlib
 import json
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +28,7 @@ METADATA_FILE = "metadata.jsonl"
 
 _FILE_COLUMN = "file_name"
 _MOST_PROBLEMS_SHOWN = 5
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +153,7 @@ def _metadata_path(folder: Path) -> Path:
 def _captioned_file(line: str, folder: Path, caption_column: str) -> CaptionedFile:
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _BadLineError(f"not valid JSON ({error})") from error
     if not isinstance(row, dict):
         raise _BadLineError(f"expected a JSON object, found {type(row).__name__}")
@@ -169,7 +171,7 @@ def _file_name(value: Any, folder: Path) -> str:
         raise _BadLineError(f"expected the name of a picture in '{_FILE_COLUMN}', found {value!r}")
     # Windows names are refused by their backslashes and drive letters, whichever system reads the folder.
     name = PurePosixPath(value.replace("\\", "/"))
-    if name.is_absolute() or ".." in name.parts or ":" in name.parts[0]:
+    if name.is_absolute() or ".." in name.parts or _DRIVE.match(str(name)):
         raise _BadLineError(f"the picture '{value}' lies outside the folder; names must be relative to {folder}")
     try:
         is_file = (folder / name).is_file()
@@ -189,6 +191,8 @@ def _captions(value: Any, file_name: str) -> tuple[str, ...]:
             raise _BadLineError(f"the caption of '{file_name}' must be a text, found {caption!r}")
         if not caption.strip():
             raise _BadLineError(f"the caption of '{file_name}' is empty")
+        if not caption.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+            raise _BadLineError(f"the caption of '{file_name}' holds half a character: {caption!a}")
     return captions
 
 

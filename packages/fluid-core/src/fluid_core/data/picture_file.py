@@ -1,7 +1,5 @@
 """Reads one picture file of any size and mode into a tensor of a wanted size."""
 
-import struct
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +10,6 @@ from torch import Tensor
 
 from fluid_core.errors import UnreadableImageError
 
-# What Pillow's decoders raise for damaged files, apart from programming errors.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    OverflowError,
-    Image.DecompressionBombError,
-)
 _LARGEST_16_BIT = 65535
 
 
@@ -38,19 +26,21 @@ def read_picture(
     """
     height, width = image_size
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about large pictures and odd EXIF data; what it can not read it raises.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as opened:
-                # JPEG decoders can reduce while they decode: much faster for photographs, still twice our size.
-                opened.draft(None, (2 * max(height, width), 2 * max(height, width)))
-                picture = _in_rgb(ImageOps.exif_transpose(opened))
-    except _DECODER_ERRORS as error:
-        raise UnreadableImageError(f"Could not read the picture {path}: {error or type(error).__name__}.") from error
+        with Image.open(path) as opened:
+            # JPEG decoders can reduce while they decode: much faster for photographs, still twice our size.
+            opened.draft(None, (2 * max(height, width), 2 * max(height, width)))
+            picture = _in_rgb(ImageOps.exif_transpose(opened))
+    # Damaged files make decoders raise almost anything: RuntimeError, SyntaxError, struct.error, OverflowError, ...
+    except Exception as error:
+        cause = str(error).rstrip(".") or type(error).__name__
+        raise UnreadableImageError(f"Could not read the picture {path}: {cause}.") from error
     if center_crop:
         scale = min(picture.width / width, picture.height / height)
         left, top = (picture.width - scale * width) / 2, (picture.height - scale * height) / 2
-        box = (left, top, left + scale * width, top + scale * height)
+        # Rounding errors may put a corner just outside the picture, which Pillow refuses.
+        left, top = max(left, 0.0), max(top, 0.0)
+        right, bottom = min(left + scale * width, picture.width), min(top + scale * height, picture.height)
+        box = (left, top, right, bottom)
     else:
         box = (0.0, 0.0, float(picture.width), float(picture.height))
     resized = picture.resize((width, height), Image.Resampling.LANCZOS, box=box)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluid_core.data.captioned_images import JudgedPrompt, JudgedPrompts, Verdict
+from fluid_core.errors import InvalidRequestError
 from fluid_core.pipeline import FluidPipeline
 
 
@@ -28,7 +29,11 @@ class PromptScores:
 def draw_prompts(
     pipeline: FluidPipeline, prompts: Sequence[JudgedPrompt], *, seed: int, batch_size: int = 96, **settings: Any
 ) -> Float[Tensor, "prompts 3 height width"]:
-    """One picture per prompt, in [-1, 1]; `settings` are arguments of the pipeline, such as `guidance_scale`."""
+    """One picture per prompt, in [-1, 1]; `settings` are arguments of the pipeline, such as `guidance_scale`.
+
+    Raises `InvalidRequestError` without prompts, and what the pipeline raises.
+    """
+    _check_any(prompts)
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for first in range(0, len(prompts), batch_size):
@@ -40,7 +45,8 @@ def draw_prompts(
 def judge_pictures(
     judge: JudgedPrompts, prompts: Sequence[JudgedPrompt], pictures: Float[Tensor, "prompts 3 height width"]
 ) -> PromptScores:
-    """Judge each picture (in [-1, 1]) against the prompt at its place."""
+    """Judge each picture (in [-1, 1]) against the prompt at its place. Raises `InvalidRequestError` without prompts."""
+    _check_any(prompts)
     verdicts = [judge.judge(picture, prompt) for picture, prompt in zip(pictures, prompts, strict=True)]
     return PromptScores(by_task=_by_task(prompts, verdicts), verdicts=tuple(verdicts))
 
@@ -55,6 +61,11 @@ def chance_scores(
     """What drawing without reading scores: each prompt is judged against one of `pictures` picked at random."""
     picks = torch.randint(len(pictures), (len(prompts),), generator=torch.Generator().manual_seed(seed))
     return judge_pictures(judge, prompts, pictures[picks])
+
+
+def _check_any(prompts: Sequence[JudgedPrompt]) -> None:
+    if not prompts:
+        raise InvalidRequestError("Expected at least one prompt to score, found none.")
 
 
 def _by_task(prompts: Sequence[JudgedPrompt], verdicts: Sequence[Verdict]) -> dict[str, float]:

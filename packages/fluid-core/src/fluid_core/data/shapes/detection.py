@@ -5,8 +5,6 @@ group of pixels resembles most. There is nothing to learn here, so the same pict
 """
 
 import functools
-import itertools
-from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -15,19 +13,19 @@ from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor
 
-from fluid_core.data.shapes.drawing import coverage
+from fluid_core.data.shapes.outline_matching import closest_outline
 from fluid_core.data.shapes.scene import Box
-from fluid_core.data.shapes.vocabulary import BACKGROUND, COLORS, PALETTE, SHAPES
+from fluid_core.data.shapes.vocabulary import BACKGROUND, COLORS, PALETTE
 from fluid_core.errors import DataError
 
 # Smaller groups of pixels, as shares of the picture, are specks. The smallest triangle of a scene has 0.04.
 _SMALLEST_AREA = 0.012
 # Below this overlap (intersection over union) with the best outline, the shape counts as unclear.
-_LEAST_OVERLAP = 0.6
+_LEAST_OVERLAP = 0.65
 # A box longer than this in one direction holds no shape of the vocabulary.
 _LARGEST_ASPECT = 1.7
 # Pictures are reduced to at most this many pixels a side: details beyond it say nothing about the objects.
-_LARGEST_SIDE = 64
+_LARGEST_SIDE = 48
 # Smaller pictures are enlarged, so that the grey of edges tells where between two pixels an outline runs.
 _SMALLEST_SIDE = 32
 
@@ -57,35 +55,28 @@ def find_objects(image: Float[Tensor, "3 height width"]) -> tuple[FoundObject, .
         raise DataError("Expected a picture with values in [-1, 1], found values that are NaN or infinite.")
     labels = _color_labels(_rescaled(np.clip(pixels, -1, 1)))
     height, width = labels.shape
-    least_pixels = _SMALLEST_AREA * labels.size
-    groups = _groups(labels, least_pixels)
     found = []
-    for color, mask in groups:
-        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        shape, overlap, fitted = _closest_outline(mask[top:bottom, left:right])
+    for color, mask in _groups(labels, _SMALLEST_AREA * labels.size):
+        fit = closest_outline(mask)
         box = Box(
-            center=(
-                float(left + (fitted.left + fitted.right) / 2) / width,
-                float(top + (fitted.top + fitted.bottom) / 2) / height,
-            ),
-            size=((fitted.right - fitted.left) / width, (fitted.bottom - fitted.top) / height),
+            center=(float(fit.center[0]) / width, float(fit.center[1]) / height),
+            size=(float(fit.size[0]) / width, float(fit.size[1]) / height),
         )
-        found.append(FoundObject(shape=shape, color=color, box=box, area=float(mask.mean()), overlap=overlap))
+        is_clear = fit.overlap >= _LEAST_OVERLAP and max(fit.size) <= _LARGEST_ASPECT * min(fit.size)
+        found.append(
+            FoundObject(
+                shape=fit.shape if is_clear else None,
+                color=color,
+                box=box,
+                area=float(mask.mean()),
+                overlap=fit.overlap,
+            )
+        )
     return tuple(sorted(found, key=lambda one: (one.box.center[1], one.box.center[0])))
 
 
-class _Fit(NamedTuple):
-    """Edges of a box in pixels of a mask."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
 def _rescaled(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The picture at a side of 32 to 64 pixels: blocks of whole pixels averaged, or small pictures interpolated."""
+    """The picture at a side of about 32 to 48 pixels: blocks of whole pixels averaged, or small pictures interpolated."""
     _, height, width = pixels.shape
     side = min(height, width)
     if side < _SMALLEST_SIDE:
@@ -149,38 +140,3 @@ def _groups(labels: npt.NDArray[np.intp], least_pixels: float) -> list[tuple[str
         joins = stray & (distance < 1.5)
         numbered[joins] = numbered[nearest[0][joins], nearest[1][joins]]
     return [(color, numbered == number) for number, color in enumerate(colors, start=1)]
-
-
-def _closest_outline(mask: Mask) -> tuple[str | None, float, _Fit]:
-    """The outline that overlaps most with `mask`, how much, and where its box lies inside that of `mask`.
-
-    Since one stray pixel makes the box of a ragged object longer, boxes that are a little shorter are tried too.
-    """
-    height, width = mask.shape
-    whole = _Fit(0, height, 0, width)
-    if max(height, width) > _LARGEST_ASPECT * min(height, width):
-        return None, 0.0, whole
-    area = float(mask.sum())
-    best_shape, best_overlap, best_fit = SHAPES[0], 0.0, whole
-    largest_trim = max(1, round(min(height, width) / 12))
-    trims = sorted({0, (largest_trim + 1) // 2, largest_trim})
-    for top, bottom, left, right in itertools.product(trims, repeat=4):
-        fit = _Fit(top, height - bottom, left, width - right)
-        if fit.bottom - fit.top < 3 or fit.right - fit.left < 3:
-            continue
-        inside = mask[fit.top : fit.bottom, fit.left : fit.right]
-        outlines, outline_areas = _outlines(*inside.shape)
-        common = outlines[:, inside].sum(axis=1)
-        overlaps = common / (outline_areas + area - common)
-        index = int(overlaps.argmax())
-        # The whole box is tried first and kept unless another is better by more than rounding.
-        if overlaps[index] > best_overlap + 1e-6:
-            best_shape, best_overlap, best_fit = SHAPES[index], float(overlaps[index]), fit
-    return (best_shape if best_overlap >= _LEAST_OVERLAP else None), best_overlap, best_fit
-
-
-@functools.lru_cache(maxsize=1024)
-def _outlines(height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The ideal outline of every shape in a box of this size, and their areas."""
-    outlines = np.stack([coverage(shape, 0.0, 0.0, float(width), float(height)) for shape in SHAPES])
-    return outlines, outlines.sum(axis=(1, 2))

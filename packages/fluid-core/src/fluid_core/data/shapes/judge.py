@@ -103,11 +103,8 @@ def _failed_position(assignment: Assignment, facts: Facts) -> str | None:
         for one, other in itertools.product(chosen, assignment[target]):
             held = relations_between(one.box, other.box)
             if relation not in held:
-                shown = " and ".join(sorted(held)) if held else "too close to"
-                return (
-                    f"expected the {one.color} {one.shape} {relation} the {other.color} {other.shape}, "
-                    f"found it {shown} it"
-                )
+                shown = f"found it {' and '.join(sorted(held))}" if held else "found them too close to tell"
+                return f"expected the {one.color} {one.shape} {relation} the {other.color} {other.shape}, {shown}"
     return None
 
 
