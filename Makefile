@@ -26,13 +26,13 @@ demo: $(STAMP) ## train a small Fluid on this machine and look at what it draws 
 	$(BIN)/python examples/demo.py --out runs/demo
 
 test: $(STAMP) ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(STAMP) ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES:%=%/src) $(EXAMPLE_PACKAGES:%=%/src)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 format: $(STAMP) ## bring all code into shape
 	$(BIN)/ruff check --fix .

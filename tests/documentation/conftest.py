@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[\w+-]*)(?P<rest>[^`\n]*)$")
 _NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S.*) -->")
+_FILE = re.compile(r"^\*\*`(?P<file>[\w./-]+)`\*\*$")
 
 
 @attrs.frozen(kw_only=True)
@@ -24,6 +25,9 @@ class Block:
 
     not_run: str = ""
     """Why the block is only compiled: the text of a comment `<!-- not run: reason -->` right above it."""
+
+    file: str = ""
+    """The file that the block is the whole text of: a line with its path alone, bold and as code, right above it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -60,13 +64,14 @@ class Document:
                 end += 1
             assert end < len(lines), f"{name}, line {number + 1}: the block of code is never closed"
             above = next((line for line in reversed(lines[:number]) if line.strip()), "")
-            comment = _NOT_RUN.search(above)
+            comment, file = _NOT_RUN.search(above), _FILE.match(above.strip())
             blocks.append(
                 Block(
                     language=opening["language"],
                     text=textwrap.dedent("\n".join(lines[number + 1 : end])) + "\n",
                     line=number + 2,
                     not_run=comment["reason"] if comment else "",
+                    file=file["file"] if file else "",
                 )
             )
             prose += [""] * (end + 1 - number)

@@ -4,8 +4,9 @@
 is cheap: names load the modules behind them when they are first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluid_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from fluid_heads.diffusion.head import DiffusionHead
@@ -26,15 +27,4 @@ _HOMES = {
 
 __all__ = ["DiffusionHead", "DiffusionOptions", "SoftmaxHead", "SoftmaxOptions", "load_predecessor_head"]
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fluid_heads' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -3,8 +3,9 @@
 Names load on first use, so that reading options (`fluid_core.data.options`) never imports torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluid_core.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from fluid_core.data.captioned_images import (
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from fluid_core.data.options import ImageFolderOptions, ShapesOptions
     from fluid_core.data.shapes.dataset import ShapesDataset
 
+_HOMES = {
+    "CaptionedImage": "fluid_core.data.captioned_images",
+    "CaptionedImages": "fluid_core.data.captioned_images",
+    "JudgedPrompt": "fluid_core.data.captioned_images",
+    "JudgedPrompts": "fluid_core.data.captioned_images",
+    "Verdict": "fluid_core.data.captioned_images",
+    "ImageFolderDataset": "fluid_core.data.image_folder",
+    "ImageFolderOptions": "fluid_core.data.options",
+    "ShapesOptions": "fluid_core.data.options",
+    "ShapesDataset": "fluid_core.data.shapes.dataset",
+}
+
 __all__ = [
     "CaptionedImage",
     "CaptionedImages",
@@ -30,24 +43,5 @@ __all__ = [
     "Verdict",
 ]
 
-_MODULE_OF = {
-    "CaptionedImage": "captioned_images",
-    "CaptionedImages": "captioned_images",
-    "JudgedPrompt": "captioned_images",
-    "JudgedPrompts": "captioned_images",
-    "Verdict": "captioned_images",
-    "ImageFolderDataset": "image_folder",
-    "ImageFolderOptions": "options",
-    "ShapesOptions": "options",
-    "ShapesDataset": "shapes.dataset",
-}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -15,8 +15,9 @@ version may test more.
 `install_plugin`, install a plugin for the length of one test.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluid_core.lazy_names import lazy_names
 
 try:
     import pytest
@@ -71,15 +72,4 @@ pytest.register_assert_rewrite(
     )
 )
 
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its module on first use."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fluid_core.testing' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

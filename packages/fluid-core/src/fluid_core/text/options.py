@@ -48,7 +48,9 @@ class ByteEncoderOptions:
     width: int = attrs.field(default=128, validator=_POSITIVE)
     max_length: int = attrs.field(default=128, validator=[attrs.validators.instance_of(int), attrs.validators.ge(3)])
     ngram_sizes: tuple[int, ...] = attrs.field(default=(2, 3, 4, 5, 6, 8), validator=_ngram_sizes)
-    num_ngram_buckets: int = attrs.field(default=4096, validator=[attrs.validators.instance_of(int), attrs.validators.ge(2)])
+    num_ngram_buckets: int = attrs.field(
+        default=4096, validator=[attrs.validators.instance_of(int), attrs.validators.ge(2)]
+    )
     overlong: Overlong = attrs.field(default="error", validator=_OVERLONG)
 
 

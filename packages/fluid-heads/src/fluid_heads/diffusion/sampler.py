@@ -98,9 +98,9 @@ class AncestralSampler:
     ) -> Iterator[ReverseStep]:
         """All steps, from given noise: x starts at `initial`, and `step_noise` has one tensor like it per step.
 
-        Values are those of the process, `token_scale` times the tokens. The noise of the last step, to t = 0, is not used. This is what a call runs once it has drawn its
-        noise; it is the entry for whoever wants to look at intermediate values or to repeat a recorded
-        course.
+        Values are those of the process, `token_scale` times the tokens. The noise of the last step, to t = 0, is
+        not used. This is what a call runs once it has drawn its noise; it is the entry for whoever wants to look at
+        intermediate values or to repeat a recorded course.
         """
         x = initial.float()
         with torch.no_grad():

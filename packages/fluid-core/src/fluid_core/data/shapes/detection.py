@@ -125,14 +125,12 @@ def _groups(labels: npt.NDArray[np.intp], least_pixels: float) -> list[tuple[str
     """Connected pixels of one colour, without specks; specks that touch a group of another colour join it."""
     numbered = np.zeros(labels.shape, dtype=np.int32)
     colors: list[str] = []
-    for index, color in enumerate(COLORS):
+    for index in np.unique(labels[labels >= 0]):
         components, num_components = ndimage.label(labels == index)
-        if not num_components:
-            continue
         areas = np.bincount(components.ravel())
         for component in range(1, num_components + 1):
             if areas[component] >= least_pixels:
-                colors.append(color)
+                colors.append(COLORS[index])
                 numbered[components == component] = len(colors)
     stray = (labels >= 0) & (numbered == 0)
     if colors and stray.any():
