@@ -14,13 +14,14 @@ PROMPTS = ["a red circle", "two blue squares above a star"]
 
 
 class ListeningHead(nn.Module):
-    """Draws noise as tokens and keeps every hidden vector it is given."""
+    """Draws noise as tokens, and keeps it and every hidden vector it is given."""
 
     def __init__(self, token_space):
         super().__init__()
         self.token_space = token_space
         self.heard = []
         self.negatives = []
+        self.drawn = []
 
     def loss(self, condition, target, *, random):
         """Zero."""
@@ -32,7 +33,8 @@ class ListeningHead(nn.Module):
         def draw(condition, request):
             self.heard.append(condition)
             self.negatives.append(None if request.guidance is None else request.guidance.negative)
-            return request.random.normal(self.token_space.token_shape)
+            self.drawn.append(request.random.normal(self.token_space.token_shape))
+            return self.drawn[-1]
 
         return draw
 
@@ -87,6 +89,35 @@ class BackwardsOrder:
         return PlannedSteps(torch.arange(num_unknown - 1, -1, -1).repeat(len(unknown), 1), [1] * num_unknown)
 
 
+class HesitantSteps:
+    """Proposes the next three positions of an order and keeps the first of them, until one is left."""
+
+    def __init__(self, order):
+        self._left, self.num_steps = order, order.shape[1]
+
+    def propose(self):
+        """Up to three positions."""
+        return self._left[:, :3] if self._left.shape[1] else None
+
+    def accept(self, confidence):
+        """The first, and no other."""
+        kept = torch.zeros_like(self._left[:, :3], dtype=torch.bool)
+        kept[:, 0] = True
+        self._left = self._left[:, 1:]
+        return kept
+
+
+def hesitant(order):
+    """An order that proposes more than it keeps, with the attention of another."""
+
+    class Hesitant(type(order)):
+        def generation(self, unknown, grid, *, num_steps, random):
+            """Every image its own permutation; nothing is known at first."""
+            return HesitantSteps(random.permutation(grid.length))
+
+    return Hesitant()
+
+
 @pytest.fixture
 def listen(small_model):
     """A function that makes a model with a listening head and a listening order."""
@@ -116,6 +147,13 @@ def taught(model, text, tokens, order):
     with torch.no_grad():
         rows = model.token_embedding.sequence(tokens, order)
         return model.transformer(rows, model.transformer.text(text.states, text.mask), causal=True)
+
+
+def pictured(model, text, tokens, known):
+    """Hidden vectors of a canvas that shows the known tokens, by position."""
+    with torch.no_grad():
+        rows = model.token_embedding.canvas(tokens, known)
+        return model.transformer(rows, model.transformer.text(text.states, text.mask), causal=False)
 
 
 def close(found, expected):
@@ -179,6 +217,39 @@ def test_known_tokens_of_a_fixed_permutation_keep_their_order(listen):
     check_one_token_a_step(model, tokens, text, known_positions=torch.arange(8, 4, -1).expand(2, -1))
 
 
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_tokens_that_are_not_kept_leave_no_trace(listen, small_model, shuffled_causal_order, attention):
+    """What was proposed and not kept is predicted anew, from the kept tokens alone and with fresh random numbers."""
+    order = shuffled_causal_order() if attention == "causal" else small_model(order="random").order
+    model = listen(hesitant(order))
+    tokens, text = drawn(model)
+    kept = torch.stack([positions[:, 0] for positions in model.order.proposed], dim=1)
+    assert torch.equal(kept.sort(dim=1).values, torch.arange(9).expand(2, -1))
+    for step, (heard, positions) in enumerate(zip(model.head.heard, model.order.proposed, strict=True)):
+        known = torch.zeros(2, 9, dtype=torch.bool).scatter(1, kept[:, :step], True)
+        for candidate in range(positions.shape[1]):
+            if attention == "causal":
+                # The order in which the others follow makes no difference to this row.
+                first = torch.cat([kept[:, :step], positions[:, candidate : candidate + 1]], dim=1)
+                rest = [sorted(set(range(9)) - set(row.tolist())) for row in first]
+                expected = taught(model, text, tokens, torch.cat([first, torch.tensor(rest).long()], dim=1))[:, step]
+            else:
+                expected = pictured(model, text, tokens, known)[torch.arange(2), positions[:, candidate]]
+            close(heard.unflatten(0, (2, -1))[:, candidate], expected)
+    again = model.head.drawn[1].unflatten(0, (2, -1))[:, 0]
+    first_try = model.head.drawn[0].unflatten(0, (2, -1))[:, 1]
+    assert torch.equal(model.order.proposed[0][:, 1], model.order.proposed[1][:, 0])
+    assert not torch.isclose(again, first_try).any()
+    assert torch.equal(tokens[torch.arange(2), kept[:, 1]], again)
+
+
+def test_every_token_has_random_numbers_of_its_own(listen):
+    """No two tokens of an image, or of two images, are drawn from the same noise."""
+    for order in ("raster", "random"):
+        tokens, _ = drawn(listen(order))
+        assert torch.corrcoef(tokens.flatten(0, 1)).fill_diagonal_(0.0).abs().max() < 0.5
+
+
 def test_raster_continues_a_picture_exactly(listen):
     """Known tokens above go through the cache as if they had been generated."""
     model = listen("raster")
@@ -194,9 +265,7 @@ def test_bidirectional_reads_the_canvas_of_each_step(listen):
     tokens, text = drawn(model, settings=GenerationSettings(num_steps=4))
     known = torch.zeros(2, 9, dtype=torch.bool)
     for heard, positions in zip(model.head.heard, model.order.proposed, strict=True):
-        with torch.no_grad():
-            rows = model.token_embedding.canvas(tokens, known)
-            hidden = model.transformer(rows, model.transformer.text(text.states, text.mask), causal=False)
+        hidden = pictured(model, text, tokens, known)
         close(heard.unflatten(0, (2, -1)), torch.stack([hidden[i, positions[i]] for i in range(2)]))
         known = known.scatter(1, positions, True)
     assert bool(known.all())

@@ -1,153 +1,221 @@
-"""Folders of pictures with captions, in the layout of Hugging Face's `imagefolder`."""
+"""A folder of captioned pictures: items, splits, and an error for everything that can be wrong with it."""
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from fluid_core.data.image_folder import ImageFolderDataset, build_image_folder
+from fluid_core.data.captioned_images import CaptionedImages
+from fluid_core.data.image_folder import ImageFolderDataset, build_image_folder, read_metadata
 from fluid_core.data.options import ImageFolderOptions
 from fluid_core.errors import ConfigurationError, DataError, UnreadableImageError
 from fluid_core.exchange import DatasetContext
 
 
-def write_metadata(folder, rows):
-    """Write rows (dicts, or raw text) as metadata.jsonl."""
+def write_folder(folder, rows, num_pictures=None):
+    """A folder with these metadata rows (objects, or lines as they are) and a picture for every file name."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    folder.mkdir(exist_ok=True)
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for number, row in enumerate(rows):
+        name = row.get("file_name") if isinstance(row, dict) else None
+        if isinstance(name, str) and ".." not in name and not name.startswith("/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 10), (number % 256, 100, 200)).save(folder / name)
+    return folder
 
 
-def load(folder, split="train", size=(16, 16), **options) -> ImageFolderDataset:
-    """Build the data set, without a validation split unless asked for."""
-    options = ImageFolderOptions(path=str(folder), **{"validation_fraction": 0.0, **options})
-    return build_image_folder(options, DatasetContext(image_size=size, split=split))
+def numbered(count):
+    """Rows for pictures 0000.png and so on, with the caption `picture 0` and so on."""
+    return [{"file_name": f"{number:04d}.png", "text": f"picture {number}"} for number in range(count)]
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Ten plain pictures in two subfolders."""
-    rows = []
-    for index in range(10):
-        name = f"{'ab'[index % 2]}/{index}.png"
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.new("RGB", (20, 20), (25 * index, 0, 255)).save(tmp_path / name)
-        rows.append({"file_name": name, "text": f"picture {index}", "caption": f"number {index}"})
-    write_metadata(tmp_path, rows)
-    return tmp_path
+def open_folder(folder, split="train", image_size=(8, 8), **options):
+    """The data set of a folder."""
+    return ImageFolderDataset(ImageFolderOptions(path=str(folder), **options), image_size, split)
 
 
-def test_pictures_and_captions(folder):
-    """Values are in [-1, 1], captions come from the chosen column, items stay the same."""
-    data = load(folder)
-    assert len(data) == 10
-    item = data[2]
-    assert item.caption == "picture 2"
-    assert item.image.shape == (3, 16, 16)
-    torch.testing.assert_close(item.image[:, 8, 8], torch.tensor([50 / 127.5 - 1, -1.0, 1.0]))
-    assert load(folder, caption_column="caption")[2].caption == "number 2"
-    with pytest.raises(IndexError):
-        data[10]
+def test_items_are_pictures_with_their_captions(tmp_path):
+    """In the order of the metadata; subfolders, blank lines, further columns and a byte order mark are fine."""
+    rows = [{"file_name": "a/b/one.png", "text": "eins ü", "source": "x"}, "", {"file_name": "two.png", "text": "zwei"}]
+    folder = write_folder(tmp_path / "data", rows)
+    metadata = folder / "metadata.jsonl"
+    metadata.write_bytes(b"\xef\xbb\xbf" + metadata.read_bytes().replace(b"\n", b"\r\n"))
+    context = DatasetContext(image_size=(6, 8), split="train", seed=0)
+    dataset = build_image_folder(ImageFolderOptions(path=str(folder), validation_fraction=0.0), context)
+    assert isinstance(dataset, CaptionedImages)
+    assert [item.caption for item in dataset] == ["eins ü", "zwei"]
+    assert dataset[1].image.shape == (3, 6, 8)
+    color = torch.tensor([2, 100, 200]) / 127.5 - 1
+    torch.testing.assert_close(dataset[1].image, color[:, None, None].expand(3, 6, 8))
+    for index in (2, -1):
+        with pytest.raises(IndexError, match="items 0 to 1"):
+            dataset[index]
 
 
-def test_splits_are_disjoint_and_complete(folder):
-    """Every picture is in one split, the same one every time."""
-    train = load(folder, validation_fraction=0.4)
-    validation = load(folder, "validation", validation_fraction=0.4)
-    captions = [[data[i].caption for i in range(len(data))] for data in (train, validation)]
-    assert not set(captions[0]) & set(captions[1])
-    assert len(captions[0]) + len(captions[1]) == 10
-    assert captions[1]
-    with pytest.raises(ConfigurationError, match="validation_fraction is 0"):
-        load(folder, "validation")
+def test_a_list_of_captions_makes_an_item_of_each(tmp_path):
+    """All captions of a picture are used, each always at the same place."""
+    rows = [{"file_name": "one.png", "text": ["a", "b"]}, {"file_name": "two.png", "text": "c"}]
+    dataset = open_folder(write_folder(tmp_path / "data", rows), validation_fraction=0.0)
+    assert [item.caption for item in dataset] == ["a", "b", "c"]
+    assert torch.equal(dataset[0].image, dataset[1].image)
 
 
-def test_several_captions_and_mirrored_copies_are_items(tmp_path):
-    """A list of captions gives an item each; mirrored copies double them, left and right swapped."""
-    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
-    pixels[:, :4] = 255
-    Image.fromarray(pixels).save(tmp_path / "half.png")
-    write_metadata(tmp_path, [{"file_name": "half.png", "text": ["one", "two"]}])
-    assert sorted(load(tmp_path)[i].caption for i in range(2)) == ["one", "two"]
-    data = load(tmp_path, size=(8, 8), horizontal_flip=True)
-    assert len(data) == 4
-    lefts = [bool(data[i].image[0, 0, 0] > 0) for i in range(4)]
-    assert sorted(lefts) == [False, False, True, True]
+def test_mirrored_copies_are_items_of_their_own(tmp_path):
+    """With horizontal_flip the training split is twice as long; the validation split stays as it is."""
+    folder = write_folder(tmp_path / "data", numbered(30))
+    for number in range(30):
+        picture = Image.new("RGB", (8, 8), "white")
+        picture.paste((number, 0, 0), (0, 0, 4, 8))
+        picture.save(folder / f"{number:04d}.png")
+    plain, mirrored = (open_folder(folder, horizontal_flip=flip) for flip in (False, True))
+    assert len(mirrored) == 2 * len(plain)
+    for index in range(len(plain)):
+        copy = mirrored[index + len(plain)]
+        assert torch.equal(mirrored[index].image, plain[index].image)
+        assert torch.equal(copy.image, plain[index].image.flip(-1))
+        assert not torch.equal(copy.image, plain[index].image)
+        assert copy.caption == plain[index].caption
+    validation = open_folder(folder, "validation", horizontal_flip=True)
+    assert len(validation) + len(plain) == 30
 
 
-def test_every_kind_of_picture_is_read(tmp_path):
-    """Transparent, palette, grey, 16-bit and turned pictures become what a person sees."""
-    Image.new("RGBA", (9, 9), (255, 0, 0, 0)).save(tmp_path / "transparent.png")
-    Image.new("L", (9, 9), 255).save(tmp_path / "grey.png")
-    Image.new("RGB", (9, 9), (0, 255, 0)).convert("P").save(tmp_path / "palette.png")
-    Image.fromarray(np.full((9, 9), 65535, dtype=np.uint16)).save(tmp_path / "deep.png")
-    turned = Image.new("RGB", (16, 8), (0, 0, 0))
-    turned.paste((255, 255, 255), (0, 0, 8, 8))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    turned.save(tmp_path / "turned.png", exif=exif)
-    names = ["transparent", "grey", "palette", "deep", "turned"]
-    write_metadata(tmp_path, [{"file_name": f"{name}.png", "text": name} for name in names])
-    data = load(tmp_path, size=(8, 8), center_crop=False)
-    images = {data[i].caption: data[i].image for i in range(len(data))}
-    for name in ("transparent", "grey", "deep"):
-        torch.testing.assert_close(images[name], torch.ones(3, 8, 8), atol=0.01, rtol=0)
-    assert images["palette"][1].min() > 0.9
-    assert images["palette"][0].max() < -0.9
-    # What was left is on top once turned.
-    assert images["turned"][:, 0].min() > 0.9
-    assert images["turned"][:, -1].max() < -0.9
+def test_splits_are_disjoint_complete_and_stable(tmp_path):
+    """Every picture is in one split, about the wanted share in validation; new pictures move no old one."""
+    small = write_folder(tmp_path / "small", numbered(300))
+    large = write_folder(tmp_path / "large", numbered(400)[::-1])
+
+    def captions(folder, split):
+        dataset = open_folder(folder, split, validation_fraction=0.2)
+        return {dataset[index].caption for index in range(len(dataset))}
+
+    train, validation = captions(small, "train"), captions(small, "validation")
+    assert not train & validation
+    assert len(train | validation) == 300
+    assert 35 < len(validation) < 85
+    assert train < captions(large, "train")
+    assert validation < captions(large, "validation")
 
 
-def test_the_middle_is_kept_or_everything(tmp_path):
-    """A wide picture loses its sides by default; stretched, it keeps them."""
-    wide = Image.new("RGB", (30, 10), (255, 0, 0))
-    wide.paste((0, 0, 255), (10, 0, 20, 10))
-    wide.save(tmp_path / "wide.png")
-    write_metadata(tmp_path, [{"file_name": "wide.png", "text": "a flag"}])
-    cropped = load(tmp_path, size=(10, 10))[0].image
-    assert cropped[2].min() > 0.8
-    stretched = load(tmp_path, size=(10, 10), center_crop=False)[0].image
-    assert stretched[0, :, 0].min() > 0.8
-    assert stretched[2, :, 5].min() > 0.8
+@pytest.mark.parametrize("fraction", [1e-9, 0.05, 0.999999])
+def test_no_split_of_a_small_folder_is_empty(tmp_path, fraction):
+    """Two pictures are enough for both splits, whatever their names hash to."""
+    folder = write_folder(tmp_path / "data", numbered(2))
+    sizes = [len(open_folder(folder, split, validation_fraction=fraction)) for split in ("train", "validation")]
+    assert sizes == [1, 1]
 
 
-def test_a_corrupt_picture_is_an_unreadable_image(folder):
-    """A truncated or foreign file is reported by name; the others are still there."""
-    (folder / "a/0.png").write_bytes((folder / "a/0.png").read_bytes()[:40])
-    (folder / "b/1.png").write_text("no picture at all")
-    data = load(folder)
-    for index, name in ((0, "0.png"), (1, "1.png")):
-        with pytest.raises(UnreadableImageError, match=name):
-            data[index]
-    assert data[2].caption == "picture 2"
+def test_impossible_splits_are_refused(tmp_path):
+    """A single picture, a fraction of 0 and an unknown split each have their message."""
+    folder = write_folder(tmp_path / "data", numbered(1))
+    assert len(open_folder(folder, "train")) == 1
+    with pytest.raises(ConfigurationError, match="at least two pictures, found one"):
+        open_folder(folder, "validation")
+    with pytest.raises(ConfigurationError, match="validation_fraction is 0. Set it above 0"):
+        open_folder(folder, "validation", validation_fraction=0.0)
+    with pytest.raises(ConfigurationError, match="found 'test'"):
+        open_folder(folder, "test")
+
+
+def test_a_damaged_picture_is_reported_when_it_is_read(tmp_path):
+    """The folder opens; only the item itself raises, naming the file, and the others are whole."""
+    folder = write_folder(tmp_path / "data", numbered(3))
+    whole = (folder / "0001.png").read_bytes()
+    (folder / "0001.png").write_bytes(whole[: len(whole) // 2])
+    dataset = open_folder(folder, validation_fraction=0.0)
+    with pytest.raises(UnreadableImageError, match=r"0001\.png"):
+        dataset[1]
+    assert dataset[2].caption == "picture 2"
+
+
+def test_missing_folder_and_metadata(tmp_path):
+    """Each message names the path that was looked at and what to do."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "metadata.csv").write_text("file_name,text\n")
+    write_folder(tmp_path / "deeper", [])
+    write_folder(tmp_path / "deeper" / "train", numbered(1))
+    (tmp_path / "deeper" / "metadata.jsonl").unlink()
+    for name, problem in (
+        ("nowhere", "nowhere, found nothing. Check the option 'path'"),
+        ("file", "file, found a file. Check the option 'path'"),
+        ("empty", 'found none. Write the captions there, one JSON object per line, such as {"file_name": "0001.png"'),
+        ("csv", "There is a metadata.csv; only metadata.jsonl is read"),
+        ("deeper", "There is one in train: set the option 'path' to that folder"),
+    ):
+        with pytest.raises(DataError) as raised:
+            open_folder(tmp_path / name)
+        assert problem in str(raised.value)
+        assert str(tmp_path / name) in str(raised.value)
+
+
+GOOD = {"file_name": "good.png", "text": "good"}
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("row", "problem"),
     [
-        (["{not json"], r"line 1: not valid JSON"),
-        ([{"file_name": "a/0.png", "text": "x"}, "[1]"], r"line 2: expected a JSON object, found list"),
-        ([{"file_name": "a/0.png"}], r"line 1: expected a column 'text', found file_name; set the option"),
-        ([{"text": "x"}], r"expected a column 'file_name', found text"),
-        ([{"file_name": "a/77.png", "text": "x"}], r"the picture 'a/77.png' does not exist"),
-        ([{"file_name": "../secret.png", "text": "x"}], r"lies outside the folder"),
-        ([{"file_name": "a/0.png", "text": "  "}], r"the caption of 'a/0.png' is empty"),
-        ([{"file_name": "a/0.png", "text": 3}], r"must be a text, found 3"),
-        ([], r"found an empty file"),
+        ('{"file_name": "x.png"', "line 2: not valid JSON (Expecting"),
+        ("[" * 100_000, "line 2: not valid JSON"),
+        ("9" * 5000, "line 2: not valid JSON"),
+        ("[1, 2]", "line 2: expected a JSON object, found list"),
+        (
+            {"file_name": "x.png", "caption": "a", "id": 1},
+            "expected a column 'text', found caption, file_name, id; set the",
+        ),
+        ({"text": "a"}, "expected a column 'file_name', found text"),
+        ({"file_name": 3, "text": "a"}, "expected the name of a picture in 'file_name', found 3"),
+        ({"file_name": "x.png", "text": ""}, "the caption of 'x.png' is empty"),
+        ({"file_name": "x.png", "text": "  \t"}, "the caption of 'x.png' is empty"),
+        ({"file_name": "x.png", "text": ["a", ""]}, "the caption of 'x.png' is empty"),
+        ({"file_name": "x.png", "text": []}, "the list of captions of 'x.png' is empty"),
+        ({"file_name": "x.png", "text": None}, "the caption of 'x.png' must be a text, found None"),
+        ('{"file_name": "good.png", "text": "\\ud83d"}', "the caption of 'good.png' holds half a character"),
+        ('{"file_name": "gone.png", "text": "a"}', "the picture 'gone.png' does not exist in"),
+        ('{"file_name": ".", "text": "a"}', "the picture '.' does not exist in"),
+        ('{"file_name": "\\ud83d.png", "text": "a"}', "does not exist in"),
+        ({"file_name": "../outside.png", "text": "a"}, "the picture '../outside.png' lies outside the folder"),
+        ({"file_name": "a/../../outside.png", "text": "a"}, "lies outside the folder"),
+        ({"file_name": "/etc/outside.png", "text": "a"}, "lies outside the folder"),
+        ({"file_name": "..\\outside.png", "text": "a"}, "lies outside the folder"),
+        ('{"file_name": "C:\\\\outside.png", "text": "a"}', "lies outside the folder"),
     ],
 )
-def test_bad_metadata_is_explained(folder, rows, message):
-    """Each mistake in metadata.jsonl is named with its line."""
-    write_metadata(folder, rows)
-    with pytest.raises(DataError, match=message):
-        load(folder)
+def test_bad_lines_are_named(tmp_path, row, problem):
+    """The message names the file and the line and says what is wrong with it."""
+    (tmp_path / "outside.png").write_bytes(b"")
+    folder = write_folder(tmp_path / "data", [GOOD, row])
+    with pytest.raises(DataError) as raised:
+        open_folder(folder)
+    assert problem in str(raised.value)
+    assert "line 2" in str(raised.value)
+    assert str(folder / "metadata.jsonl") in str(raised.value)
 
 
-def test_missing_folders_and_metadata_are_explained(tmp_path):
-    """A folder that is not there, or has no captions, says what was expected."""
-    with pytest.raises(DataError, match="Expected a folder of pictures"):
-        load(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"Expected a file metadata\.jsonl"):
-        load(tmp_path)
+def test_many_bad_lines_are_shortened(tmp_path):
+    """The first five are shown and the rest counted, so that one look is enough."""
+    folder = write_folder(tmp_path / "data", [GOOD, *(["{"] * 12)])
+    with pytest.raises(DataError, match=r"Found 12 bad line\(s\)") as raised:
+        open_folder(folder)
+    assert str(raised.value).count("not valid JSON") == 5
+    assert str(raised.value).endswith("and 7 more lines")
+
+
+def test_empty_and_foreign_metadata(tmp_path):
+    """An empty file and one that is no UTF-8 text are told apart."""
+    folder = write_folder(tmp_path / "data", [])
+    with pytest.raises(DataError, match="found an empty file"):
+        read_metadata(folder, "text")
+    (folder / "metadata.jsonl").write_bytes('{"text": "ü"}'.encode("latin-1"))
+    with pytest.raises(DataError, match="to be UTF-8 text"):
+        read_metadata(folder, "text")
+
+
+def test_separators_inside_captions_do_not_end_a_line(tmp_path):
+    """JSON lets a caption hold U+2028, which Python's splitlines would break at."""
+    folder = write_folder(tmp_path / "data", [GOOD])
+    line = json.dumps({"file_name": "good.png", "text": "one\u2028two"}, ensure_ascii=False)
+    (folder / "metadata.jsonl").write_text(line, encoding="utf-8")
+    assert read_metadata(folder, "text")[0].captions == ("one\u2028two",)

@@ -71,7 +71,7 @@ def changed(kind, scene, facts, rng):
 def examples():
     """Training examples of every task."""
     dataset = ShapesDataset(ShapesOptions(combined_share=0.3), (32, 32), "train", 11)
-    return [dataset.example(index) for index in range(4 * NUM_SCENES)]
+    return [dataset.example(index) for index in range(5 * NUM_SCENES)]
 
 
 @pytest.mark.parametrize("side", SIDES)

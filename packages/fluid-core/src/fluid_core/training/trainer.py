@@ -128,8 +128,8 @@ class Trainer:
         settings, step = self.settings, self.step
         batch = loader.batch(step)
         generator = torch.Generator().manual_seed(_step_seed(settings.seed, step))
-        # Parts with dropout, and plugins that use it, draw from the global generator.
-        torch.manual_seed(_step_seed(settings.seed, step))
+        # Parts with dropout, and plugins that use it, draw from the global generator: other numbers than those above.
+        torch.manual_seed((_step_seed(settings.seed, step) + 2**62) % 2**63)
         loss: BatchLoss = self.model.loss(
             batch.images,
             batch.captions,

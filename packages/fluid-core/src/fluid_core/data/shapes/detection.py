@@ -76,7 +76,7 @@ def find_objects(image: Float[Tensor, "3 height width"]) -> tuple[FoundObject, .
 
 
 def _rescaled(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The picture at a side of about 32 to 48 pixels: blocks of whole pixels averaged, or small pictures interpolated."""
+    """The picture at a side of about 32 to 48 pixels: blocks of pixels averaged, or small pictures interpolated."""
     _, height, width = pixels.shape
     side = min(height, width)
     if side < _SMALLEST_SIDE:
