@@ -112,7 +112,7 @@ def test_impossible_splits_are_refused(tmp_path):
     assert len(open_folder(folder, "train")) == 1
     with pytest.raises(ConfigurationError, match="at least two pictures, found one"):
         open_folder(folder, "validation")
-    with pytest.raises(ConfigurationError, match="validation_fraction is 0. Set it above 0"):
+    with pytest.raises(ConfigurationError, match=r"validation_fraction is 0\. Set it above 0"):
         open_folder(folder, "validation", validation_fraction=0.0)
     with pytest.raises(ConfigurationError, match="found 'test'"):
         open_folder(folder, "test")

@@ -88,7 +88,9 @@ def stripes(path, size=(30, 10)):
 def test_the_middle_is_cut_out_or_all_is_squeezed(tmp_path):
     """A square cut of three stripes is the middle one; without cropping all three are there; mirrored, in reverse."""
     path = stripes(tmp_path / "stripes.png")
-    torch.testing.assert_close(read_picture(path, (9, 9)), values(0, 255, 0)[:, None, None].expand(3, 9, 9))
+    torch.testing.assert_close(
+        read_picture(path, (9, 9)), values(0, 255, 0)[:, None, None].expand(3, 9, 9), atol=0.03, rtol=0
+    )
     squeezed = read_picture(path, (9, 9), center_crop=False)
     torch.testing.assert_close(squeezed[:, 4, [0, 4, 8]], torch.eye(3) * 2 - 1, atol=0.02, rtol=0)
     mirrored = read_picture(path, (9, 9), center_crop=False, mirrored=True)
@@ -120,11 +122,12 @@ def test_large_photographs_are_reduced_faithfully(tmp_path):
     torch.testing.assert_close(reduced, whole, atol=0.03, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_files_are_refused_and_never_crash(tmp_path):
     """Whatever bytes are flipped or missing, a picture is read or `UnreadableImageError` names the file."""
     chance = random.Random(1)
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
-    num_refused = 0
+    refusals = []
     for name in ("p.png", "p.jpg", "p.gif", "p.webp", "p.tiff", "p.bmp"):
         Image.fromarray(pixels).save(tmp_path / name)
         whole = (tmp_path / name).read_bytes()
@@ -136,12 +139,12 @@ def test_damaged_files_are_refused_and_never_crash(tmp_path):
             try:
                 picture = read_picture(tmp_path / name, (8, 8))
             except UnreadableImageError as error:
-                num_refused += 1
-                assert name in str(error)
+                refusals.append(str(error))
             else:
                 assert bool(torch.isfinite(picture).all())
                 assert float(picture.abs().max()) <= 1
-    assert num_refused > 60
+    assert len(refusals) > 60
+    assert all(str(tmp_path / "p.") in refusal for refusal in refusals)
 
 
 @pytest.mark.parametrize(

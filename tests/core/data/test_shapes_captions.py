@@ -131,7 +131,7 @@ def test_facts_of_geneval_itself_can_be_read():
 )
 def test_malformed_facts_are_refused(written, problem):
     """Each message says what was expected and what was found."""
-    with pytest.raises(DataError, match=".") as raised:
+    with pytest.raises(DataError) as raised:
         Facts.from_json(written)
     assert problem in str(raised.value)
 
