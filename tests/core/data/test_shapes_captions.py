@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from fluid_core.data.facts import ExcludedObjects, Facts, IncludedObjects
 from fluid_core.data.shapes.captions import caption_of, facts_including, parse_caption
 from fluid_core.data.shapes.composition import facts_for_task, task_of
 from fluid_core.data.shapes.dataset import prompt_from_text
-from fluid_core.data.shapes.facts import ExcludedObjects, Facts, IncludedObjects
 from fluid_core.data.shapes.vocabulary import COMBINED, TASKS
 from fluid_core.errors import DataError
 

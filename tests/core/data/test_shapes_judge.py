@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import ndimage
 
+from fluid_core.data.facts import ExcludedObjects, Facts, IncludedObjects
 from fluid_core.data.options import ShapesOptions
 from fluid_core.data.shapes.captions import caption_of, facts_including, parse_caption
 from fluid_core.data.shapes.composition import compose
 from fluid_core.data.shapes.dataset import ShapesDataset
 from fluid_core.data.shapes.detection import find_objects
 from fluid_core.data.shapes.drawing import draw
-from fluid_core.data.shapes.facts import ExcludedObjects, Facts, IncludedObjects
 from fluid_core.data.shapes.judge import judge_picture
 from fluid_core.data.shapes.scene import Scene, SceneObject
 from fluid_core.data.shapes.vocabulary import COLORS, SHAPES

@@ -5,7 +5,7 @@ import torch
 
 from fluid_core import FluidPipeline
 from fluid_core.data.captioned_images import JudgedPrompt, Verdict
-from fluid_core.data.shapes.facts import Facts, IncludedObjects
+from fluid_core.data.facts import Facts, IncludedObjects
 from fluid_core.errors import InvalidRequestError
 from fluid_core.evaluation.prompt_scores import chance_scores, draw_prompts, judge_pictures
 from fluid_core.exchange import DatasetContext

@@ -18,19 +18,13 @@ _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _NUM_ROUNDS = 10
 
 
-def _multiply_32(constant: int, value: Tensor) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of `constant * value`, for 32-bit words kept in 64-bit integers."""
-    # The product may need all 64 bits and wrap into the sign; the bits themselves are right.
-    product = value * constant
-    return (product >> 32).bitwise_and_(_MASK), product.bitwise_and_(_MASK)
-
-
 def _philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, k0: Tensor, k1: Tensor) -> tuple[Tensor, ...]:
+    """Ten rounds on 32-bit words kept in 64-bit integers; counters and keys broadcast against each other."""
     for _ in range(_NUM_ROUNDS):
-        high_0, low_0 = _multiply_32(_MULTIPLIER_0, c0)
-        high_1, low_1 = _multiply_32(_MULTIPLIER_1, c2)
-        # Not in place: the counters broadcast, and the first round's results are larger than they are.
-        c0, c1, c2, c3 = high_1 ^ c1 ^ k0, low_1, high_0 ^ c3 ^ k1, low_0
+        # A product may need all 64 bits and wrap into the sign; the bits themselves are right.
+        product_0, product_1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1
+        c0, c2 = ((product_1 >> 32) & _MASK) ^ c1 ^ k0, ((product_0 >> 32) & _MASK) ^ c3 ^ k1
+        c1, c3 = product_1 & _MASK, product_0 & _MASK
         k0, k1 = (k0 + _WEYL_0) & _MASK, (k1 + _WEYL_1) & _MASK
     return c0, c1, c2, c3
 

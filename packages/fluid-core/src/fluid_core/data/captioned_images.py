@@ -6,7 +6,7 @@ import attrs
 from jaxtyping import Float
 from torch import Tensor
 
-from fluid_core.data.shapes.facts import Facts
+from fluid_core.data.facts import Facts
 
 
 @attrs.frozen(kw_only=True)

@@ -182,7 +182,8 @@ class Trainer:
         saved = self.folder / "config.json"
         if not resume and (saved.exists() or checkpoints(self._checkpoints)):
             raise CheckpointError(
-                f"{self.folder} already holds a run. Continue it with resume (--resume), or choose another folder (--out)."
+                f"{self.folder} already holds a run. Continue it with resume (--resume), or choose another folder "
+                "(--out)."
             )
         if saved.exists():
             text = saved.read_text(encoding="utf-8", errors="replace")

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from fluid_core.data.facts import ExcludedObjects, Facts, IncludedObjects
 from fluid_core.data.options import LARGEST_NUM_OBJECTS
-from fluid_core.data.shapes.facts import ExcludedObjects, Facts, IncludedObjects
 from fluid_core.data.shapes.vocabulary import COLORS, PLURALS, RELATIONS, SHAPES
 from fluid_core.errors import DataError
 

