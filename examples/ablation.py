@@ -20,9 +20,10 @@ from rich.console import Console
 
 from fluid_core import FluidConfig, FluidPipeline, Trainer, load_config
 from fluid_core.assembly import build_dataset
-from fluid_core.configuration import BackboneConfig, ComponentChoice
+from fluid_core.configuration import BackboneConfig, ComponentChoice, config_from_json
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.data.captioned_images import JudgedPrompt, JudgedPrompts
+from fluid_core.errors import CheckpointMismatchError
 from fluid_core.evaluation.prompt_scores import draw_prompts, judge_pictures
 from fluid_core.exchange import DatasetContext
 from fluid_core.pipeline import to_pil
@@ -31,7 +32,7 @@ from fluid_core.training.metrics import read_metrics
 CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
 CONTINUOUS = (
     ComponentChoice(name="pixel-patches", options={"image_size": 32, "patch_size": 4}),
-    ComponentChoice(name="diffusion", options={"depth": 3}),
+    ComponentChoice(name="diffusion", options={"depth": 3, "token_scale": 0.15, "linear_skip": True}),
 )
 DISCRETE = (
     ComponentChoice(name="patch-codebook", options={"image_size": 32, "patch_size": 4, "vocabulary_size": 512}),
@@ -103,8 +104,18 @@ def _config(name: str, arguments: argparse.Namespace) -> FluidConfig:
 
 
 def _train(config: FluidConfig, folder: Path) -> Path:
-    """Train a variant, or continue one that was interrupted; a finished one has nothing left to do."""
-    if not (folder / "model").exists():
+    """Train a variant, or continue one that was interrupted; a finished one has nothing left to do.
+
+    Raises `CheckpointMismatchError` if the folder holds a run with other settings: its figures would be reported as
+    this one's.
+    """
+    saved = folder / "config.json"
+    if (folder / "model").exists():
+        if config_from_json(saved.read_text()) != config:
+            raise CheckpointMismatchError(
+                f"{folder} holds a finished run with other settings. Give another --out, or delete that folder."
+            )
+    else:
         Trainer(config, folder, resume=True).train()
     return folder
 

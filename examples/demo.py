@@ -11,8 +11,10 @@ Expected:  pictures that show what the prompts ask for; six task scores far abov
 import argparse
 import json
 import math
+import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -23,7 +25,7 @@ from rich.table import Table
 from fluid_core import FluidConfig, FluidPipeline, Trainer, load_config
 from fluid_core.configuration import ComponentChoice
 from fluid_core.contact_sheet import contact_sheet, save_image
-from fluid_core.data.batches import readable_images
+from fluid_core.data.batches import readable_items, stack
 from fluid_core.data.captioned_images import JudgedPrompts
 from fluid_core.evaluation.prompt_scores import PromptScores, chance_scores, draw_prompts, judge_pictures
 from fluid_core.pipeline import to_pil
@@ -34,8 +36,10 @@ import matplotlib.pyplot as plt
 
 CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
 SAMPLING = {"guidance_scale": 3.0, "temperature": 0.9}
-# Everything but training: building, timing, checkpoints, scoring and drawing.
-OVERHEAD_SECONDS = 100.0
+# Building, timing, fitting, checkpoints and validation; they take about as long on any machine.
+OVERHEAD_SECONDS = 35.0
+# All pictures drawn on the way and at the end cost about as much as this many training steps.
+DRAWING_IN_STEPS = 220
 SHEET_PROMPTS_PER_TASK = 4
 console = Console()
 
@@ -47,7 +51,8 @@ def main() -> None:
     config = _with_sampling(load_config(CONFIG), arguments.order_steps, arguments.head_steps)
     if arguments.steps is None:
         seconds_per_step = _seconds_per_step(config)
-        num_steps = max(50, int((60.0 * arguments.minutes - OVERHEAD_SECONDS) / seconds_per_step))
+        affordable = int((60.0 * arguments.minutes - OVERHEAD_SECONDS) / seconds_per_step)
+        num_steps = max(50, affordable - DRAWING_IN_STEPS)
         console.print(f"{seconds_per_step:.2f} s a step on this machine: training for {num_steps} steps")
     else:
         num_steps = arguments.steps
@@ -61,7 +66,7 @@ def main() -> None:
     console.print(f"drawing {len(prompts)} prompts to score")
     images = draw_prompts(pipeline, prompts, seed=0, **SAMPLING)
     scores = judge_pictures(data, prompts, images)
-    chance = chance_scores(data, prompts, readable_images(data, 500), seed=0)
+    chance = chance_scores(data, prompts, stack(readable_items(data, 500).items).images, seed=0)
 
     chosen = _sheet_choice([prompt.task for prompt in prompts])
     pictures = to_pil((images[chosen] + 1.0) / 2.0)
@@ -79,16 +84,16 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for everything the demo makes")
-    parser.add_argument("--minutes", type=float, default=7.5, help="time for all of it")
+    parser.add_argument("--minutes", type=float, default=7.8, help="time for all of it")
     parser.add_argument("--steps", type=int, help="training steps, instead of choosing them by time")
-    parser.add_argument("--prompts-per-task", type=int, default=16, help="prompts scored for each of the six tasks")
+    parser.add_argument("--prompts-per-task", type=int, default=12, help="prompts scored for each of the six tasks")
     parser.add_argument("--order-steps", type=int, help="steps in which a picture's tokens are drawn; default: all")
     parser.add_argument("--head-steps", type=int, help="denoising steps for each token; default: the configuration's")
     arguments = parser.parse_args()
-    number = 2
     # A demo that was run before is kept.
+    wanted, number = arguments.out, 2
     while arguments.out.exists():
-        arguments.out = arguments.out.with_name(f"{arguments.out.name.rsplit('-', 1)[0]}-{number}")
+        arguments.out = wanted.with_name(f"{wanted.name}-{number}")
         number += 1
     return arguments
 
@@ -119,22 +124,22 @@ def _with_steps(config: FluidConfig, num_steps: int) -> FluidConfig:
     return attrs.evolve(config, training=training)
 
 
-def _seconds_per_step(config: FluidConfig, num_steps: int = 10) -> float:
-    """Time a few steps of the very same training, in a folder that is thrown away."""
+def _seconds_per_step(config: FluidConfig, num_steps: int = 15) -> float:
+    """Time a few steps of the very same training, in a folder thrown away: the median, after the first three."""
     assert config.training is not None
     training = attrs.evolve(
         config.training,
         num_steps=num_steps,
         warmup_steps=1,
+        log_every=1,
         sample_every=0,
         num_validation_images=0,
         num_fit_images=100,
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(attrs.evolve(config, training=training), Path(folder) / "timing")
-        trainer.train()
+        Trainer(attrs.evolve(config, training=training), Path(folder) / "timing").train()
         rows = read_metrics(Path(folder) / "timing" / "metrics.jsonl")
-    return float(rows[-1]["seconds"]) / num_steps
+    return statistics.median(after["seconds"] - before["seconds"] for before, after in pairwise(rows[2:]))
 
 
 def _sheet_choice(tasks: list[str]) -> list[int]:
@@ -201,7 +206,7 @@ def _report(
     console.print(
         f"Look at {folder / 'contact_sheet.png'} and {folder / 'loss.png'}. {seconds / 60:.1f} minutes in all."
     )
-    console.print(f'Draw more: fluid sample {folder} "a green star" --guidance 3', highlight=False)
+    console.print(f'Draw more: fluid sample {folder} "a green cross" --guidance 3', highlight=False)
 
 
 if __name__ == "__main__":

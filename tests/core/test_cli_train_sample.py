@@ -1,6 +1,7 @@
 """`fluid train` and `fluid sample`: what they leave, what they print, and how they fail."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_sample_options_reach_the_model(fluid, saved_run, tmp_path):
         code, _, _ = fluid(*base, *options, "--out", tmp_path / str(index))
         assert code == 0
         assert not np.array_equal(pixels(tmp_path / "base/00000.png"), pixels(tmp_path / str(index) / "00000.png"))
+
+
+def test_a_run_that_has_not_finished_says_how_to_continue(fluid, saved_run):
+    """Interrupted runs have a configuration and no model yet."""
+    (saved_run / "config.json").write_text("{}")
+    shutil.rmtree(saved_run / "model")
+    code, out, err = fluid("sample", saved_run, "a")
+    assert (code, out) == (1, "")
+    assert "has not finished" in err
+    assert f"--out {saved_run} --resume" in err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,23 @@ def test_another_order_needs_a_model_trained_for_it(small_model, shuffled_causal
             check_order(model, order)
 
 
+def test_a_fixed_order_with_other_options_is_another_order(small_model):
+    """Two orders of one class may be two permutations: the model takes the one with its own options."""
+
+    @attrs.frozen(kw_only=True)
+    class ColumnOptions:
+        from_the_right: bool = False
+
+    class Columns(type(small_model(order="raster").order)):
+        def __init__(self, **options):
+            self.options = ColumnOptions(**options)
+
+    model = small_model(order=Columns())
+    check_order(model, Columns())
+    with pytest.raises(IncompatibleComponentsError, match="can not sample with Columns with other options"):
+        check_order(model, Columns(from_the_right=True))
+
+
 def test_a_model_of_any_permutation_samples_in_raster_order(small_model, draw, shuffled_causal_order):
     """A causal model over any permutation fills the picture row by row when asked to."""
     told = []
@@ -310,10 +327,10 @@ def test_an_order_that_keeps_unequally_is_caught(small_model, draw, kept):
 
 
 def test_linear_guidance_grows_with_what_is_known():
-    """From 1 on an empty canvas to the full scale on a complete one; constant guidance is the same throughout."""
+    """From 1 where nothing is known to the full scale where all is; constant guidance is the same throughout."""
     linear = GuidanceSchedule(scale=5.0, kind="linear")
-    assert [linear.at(progress) for progress in (0.0, 0.25, 0.5, 1.0)] == [1.0, 2.0, 3.0, 5.0]
-    assert [GuidanceSchedule(scale=5.0).at(progress) for progress in (0.0, 0.5, 1.0)] == [5.0] * 3
+    assert [linear.at(share) for share in (0.0, 0.25, 0.5, 1.0)] == [1.0, 2.0, 3.0, 5.0]
+    assert [GuidanceSchedule(scale=5.0).at(share) for share in (0.0, 0.5, 1.0)] == [5.0] * 3
     assert GuidanceSchedule(scale=0.0, kind="linear").at(0.75) == 0.25
     assert linear.active
     assert not GuidanceSchedule(kind="linear").active
@@ -321,7 +338,7 @@ def test_linear_guidance_grows_with_what_is_known():
 
 
 def test_the_head_is_told_scale_and_progress_of_each_step(small_model, draw, monkeypatch):
-    """The linear schedule reaches the head as one scale per token, with the share of known tokens."""
+    """One scale per token, of what is known after the step, and as progress the share that is known before."""
     model = small_model()
     requests = []
     sampler = model.head.sampler
@@ -332,9 +349,10 @@ def test_the_head_is_told_scale_and_progress_of_each_step(small_model, draw, mon
 
     monkeypatch.setattr(model.head, "sampler", listening)
     draw(model, scale=3.0, kind="linear", num_steps=4, temperature=0.7)
-    assert requests[0].progress == 0.0
-    for request in requests:
-        assert torch.allclose(request.guidance.scale, torch.tensor(1.0 + 2.0 * request.progress))
+    progress = [request.progress for request in requests]
+    assert progress[0] == 0.0
+    for request, known_after in zip(requests, [*progress[1:], 1.0], strict=True):
+        assert torch.allclose(request.guidance.scale, torch.tensor(1.0 + 2.0 * known_after))
         assert request.guidance.scale.shape == (len(request.guidance.negative),)
         assert request.temperature == 0.7
-    assert [r.progress for r in requests] == sorted({r.progress for r in requests})
+    assert progress == sorted(set(progress))

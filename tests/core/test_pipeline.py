@@ -139,6 +139,21 @@ def test_bad_prompts_are_refused(pipeline):
         pipeline(["a", "b"], negative_prompt=["x", "y", "z"], guidance_scale=2.0)
 
 
+def test_a_refused_prompt_is_counted_among_those_given(pipeline):
+    """Several images of a prompt make no further prompts: not for the message, nor for the text encoder."""
+    with pytest.raises(PromptError, match="prompt 2 of 2"):
+        pipeline(["a", "b" * 500], num_images_per_prompt=4)
+    with pytest.raises(PromptError, match="the prompt to have at most"):
+        pipeline(["a", "b"], negative_prompt="b" * 500, guidance_scale=2.0, num_images_per_prompt=4)
+    encoded = []
+    encode = pipeline.model.text_encoder.encode
+    pipeline.model.text_encoder.encode = lambda prompts: encoded.append(list(prompts)) or encode(prompts)
+    call = {"num_images_per_prompt": 3, "num_inference_steps": 1, "guidance_scale": 2.0}
+    pipeline(["a", "b"], negative_prompt="c", **call)
+    pipeline(["a", "b"], negative_prompt=["c", "d"], **call)
+    assert encoded == [["a", "b"], ["c"], ["a", "b"], ["c", "d"]]
+
+
 def test_negative_prompts_are_one_for_all_or_one_for_each(pipeline):
     """One negative prompt serves all prompts; without guidance none is used."""
     call = {"seed": 3, "num_inference_steps": 2, "output_type": "pt", "num_images_per_prompt": 2}

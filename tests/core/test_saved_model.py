@@ -68,6 +68,20 @@ def test_a_frozen_text_encoder_is_named_and_not_copied(small_model, tmp_path):
         FluidPipeline.from_pretrained(tmp_path / "model")
 
 
+def test_a_text_encoder_from_a_relative_folder_is_found_from_elsewhere(small_model, tmp_path, monkeypatch):
+    """The index names its folder by the absolute path: whoever loads the model may stand anywhere."""
+    example_t5_options(tmp_path / "models" / "t5")
+    monkeypatch.chdir(tmp_path)
+    choice = ComponentChoice(name="t5", options={"path": "models/t5", "max_length": 64})
+    pipeline = FluidPipeline(small_model(text_encoder=choice))
+    pipeline.save_pretrained("model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = FluidPipeline.from_pretrained(tmp_path / "model")
+    assert loaded.model.config.text_encoder.options["path"] == str((tmp_path / "models" / "t5").resolve())
+    assert torch.equal(loaded("a", **CALL).images, pipeline("a", **CALL).images)
+
+
 def test_the_index_says_what_the_folder_holds(saved):
     """Which weights, which components with options, and the distributions that provide them."""
     index = json.loads((saved / "model_index.json").read_text())

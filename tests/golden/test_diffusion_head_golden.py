@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fluid_core.exchange import Guidance, SamplerSettings
 from fluid_core.token_space import ContinuousTokens, Grid
+from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.head import DiffusionHead
 from fluid_heads.diffusion.network import timestep_frequencies
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, ddim_timesteps, evenly_spaced_timesteps
@@ -180,8 +181,25 @@ def test_sampling(
         ("mean", [step.mean for step in steps]),
     ):
         assert relative_error(torch.stack(found), record[values][:, :num_tokens]) < 3e-4, values
+    # Where x passes through hundreds, its own rounding moves the variance; each step alone is tested below.
     log_variances = torch.stack([step.log_variance for step in steps])
     log_variance_error = float((log_variances - record["log_variance"][:, :num_tokens]).abs().max())
     assert log_variance_error < (1e-5 if tolerance == 1e-5 else 1e-3)
     result = record["result" if scale is None else "result_cond_half"]
     assert relative_error(steps[-1].sample, result) < tolerance
+
+
+@pytest.mark.parametrize("path", sorted(DATA.glob("diffloss_d3_sample_*.safetensors")), ids=lambda path: path.stem)
+def test_log_variance_of_each_step_alone(head: DiffusionHead, path: Path) -> None:
+    """From the recorded x of each step, all courses alike give the recorded log-variance to 1e-5."""
+    record = load_file(path)
+    num_tokens, channels = record["x_T"].shape
+    x = torch.cat([record["x_T"][None], record["traj"][:-1, :num_tokens]])
+    time_vectors = head.network.embed_timesteps(record["t_model"])
+    conditioning = time_vectors[:, None] + head.network.project_condition(record["z"][:num_tokens])
+    v = head.network(x.flatten(0, 1), conditioning.flatten(0, 1)).detach()[:, channels:]
+    schedule = NoiseSchedule.cosine(evenly_spaced_timesteps(len(x)))
+    indices = record["t_index"].repeat_interleave(num_tokens)
+    found = GaussianDiffusion(schedule).coefficients(indices).log_variance(v)
+    expected = record["log_variance"][:, :num_tokens].flatten(0, 1)
+    assert float((found - expected).abs().max()) < 1e-5

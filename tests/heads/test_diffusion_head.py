@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -320,12 +321,24 @@ def test_requests_without_meaning_are_refused(head: DiffusionHead, condition: Te
         {"first_timestep": 1000},
         {"first_timestep": 49},
         {"token_limit": 0.0},
+        {"token_limit": float("inf")},
+        {"token_scale": 0},
+        {"token_scale": float("nan")},
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
     """Each names the option; the default of 100 steps does not fit a process that starts at 49."""
     with pytest.raises(ValueError, match=next(iter(options))):
         DiffusionOptions(**options)
+
+
+@pytest.mark.parametrize("options", [{"token_limit": "x"}, {"token_scale": "1"}, {"token_scale": True}])
+def test_options_of_a_wrong_type_are_refused(options: dict[str, Any]) -> None:
+    """Each names the option; whole numbers may stand for real ones, and None for no limit."""
+    with pytest.raises(TypeError, match=f"'{next(iter(options))}' must be a finite number above 0, found"):
+        DiffusionOptions(**options)
+    assert DiffusionOptions(token_scale=1, token_limit=4) == DiffusionOptions(token_scale=1.0, token_limit=4.0)
+    assert DiffusionOptions(token_limit=None).token_limit is None
 
 
 def test_meta_device_and_reset(condition: Tensor, target: Tensor) -> None:
@@ -375,3 +388,28 @@ def test_token_scale_is_the_same_head_for_smaller_tokens(condition: Tensor, targ
     small = plain.sampler(SamplerSettings())(condition, request[0])
     torch.testing.assert_close(scaled.sampler(SamplerSettings())(condition, request[1]), small / 0.25)
     assert small.abs().max() > 0
+
+
+def test_linear_skip_starts_from_the_best_linear_guess(condition: Tensor, target: Tensor) -> None:
+    """A fresh head with the skip has the loss of the linear guess, and samples tokens of the right scale."""
+    options = DiffusionOptions(width=16, depth=2, linear_skip=True, token_scale=0.5, num_sampling_steps=200)
+    head = DiffusionHead(SPACE, WIDTH, options)
+    timesteps, noise = torch.full((5, 1), 700), torch.randn(5, 1, CHANNELS, generator=generator(6))
+    schedule = NoiseSchedule.cosine()
+    signal, sigma = schedule.sqrt_alphas_cumprod[700], schedule.sqrt_one_minus_alphas_cumprod[700]
+    x = signal * 0.5 * target + sigma * noise[:, 0]
+    guess = sigma / (0.25 * signal**2 + sigma**2) * x
+    loss = head.loss_at(condition, target, timesteps=timesteps, noise=noise)
+    torch.testing.assert_close(loss.parts["mse"], (guess - noise[:, 0]).square().mean(dim=1).float())
+    # Following the linear guess turns noise into normal tokens of unit variance.
+    many = head.sampler(SamplerSettings())(torch.zeros(4000, WIDTH), SamplingRequest(random=keys(4000)))
+    assert abs(float(many.std()) - 1.0) < 0.1
+
+
+def test_guidance_is_unchanged_by_the_linear_skip(condition: Tensor) -> None:
+    """The guess is the same for both predictions, so that scale 1 stays the conditional one."""
+    head = random_head(DiffusionOptions(width=16, depth=2, num_sampling_steps=12, linear_skip=True))
+    guidance = Guidance(negative=torch.zeros_like(condition), scale=torch.ones(5))
+    plain = head.sampler(SamplerSettings())(condition, SamplingRequest(random=keys(5)))
+    guided = head.sampler(SamplerSettings())(condition, SamplingRequest(random=keys(5), guidance=guidance))
+    torch.testing.assert_close(guided, plain)

@@ -177,6 +177,8 @@ def test_label_smoothing_out_of_range_is_refused(smoothing: float) -> None:
     """It is a share of probability."""
     with pytest.raises(ValueError, match="label_smoothing"):
         SoftmaxOptions(label_smoothing=smoothing)
+    with pytest.raises(TypeError, match="'label_smoothing' must be a finite number at least 0 and below 1, found 'x'"):
+        SoftmaxOptions(label_smoothing="x")
 
 
 def test_sampling_follows_the_distribution(owner: Owner) -> None:

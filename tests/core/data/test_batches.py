@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 import torch
 
-from fluid_core.data.batches import BatchLoader, readable_images, stack
+from fluid_core.data.batches import BatchLoader, readable_items, stack
 from fluid_core.data.captioned_images import CaptionedImage
-from fluid_core.errors import DataError, UnreadableImageError
+from fluid_core.errors import DataError, InvalidRequestError, UnreadableImageError
 
 
 class Numbers:
@@ -111,13 +111,32 @@ def test_the_next_batch_is_read_in_the_background():
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
 
 
-def test_readable_images_are_the_first_that_can_be_read():
-    """Damaged ones are passed over; fewer come back where there are fewer; none is an error."""
-    images = readable_images(Numbers(10, broken=[0, 2]), 3)
-    assert torch.equal(images[:, 0, 0, 0], torch.tensor([0.01, 0.03, 0.04]))
-    assert len(readable_images(Numbers(4), 100)) == 4
-    with pytest.raises(DataError, match="Not one picture"):
-        readable_images(Numbers(3, broken=range(3)), 2)
+def test_readable_items_are_the_first_that_can_be_read():
+    """Damaged ones are passed over and told; fewer come back where there are fewer; none is an error with reasons."""
+    data = Numbers(10, broken=[0, 2, 7])
+    read = readable_items(data, 3)
+    assert [item.caption for item in read.items] == ["1", "3", "4"]
+    assert read.unreadable == {0: "picture 0 is damaged", 2: "picture 2 is damaged"}
+    assert torch.equal(stack(readable_items(data, 3).items).images[:, 0, 0, 0], torch.tensor([0.01, 0.03, 0.04]))
+    assert len(readable_items(Numbers(4), 100).items) == 4
+    with pytest.raises(DataError, match=r"Not one picture .* found 3 that can not.*\n  picture 0 is damaged"):
+        readable_items(Numbers(3, broken=range(3)), 2)
+    with pytest.raises(InvalidRequestError, match="found 0"):
+        readable_items(Numbers(3), 0)
+
+
+def test_shuffled_items_come_from_everywhere():
+    """A seed picks the same items every time, another seed others, and not only the head of a sorted data set."""
+
+    def picked(seed):
+        return [int(item.caption) for item in readable_items(Numbers(400), 40, shuffle_seed=seed).items]
+
+    first = picked(0)
+    assert first == picked(0)
+    assert first != picked(1)
+    assert len(set(first)) == 40
+    assert max(first) > 300
+    assert min(first) < 100
 
 
 def test_stacking_keeps_items():

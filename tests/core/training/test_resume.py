@@ -1,16 +1,19 @@
 """Resuming: a run that was stopped, killed or extended ends bit-equal to one that was not."""
 
 import json
+import re
 import shutil
 
 import attrs
 import pytest
 import torch
 
+from fluid_core.atomic_files import read_safetensors, write_safetensors
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, FluidError
 from fluid_core.training.checkpoint import checkpoints, save_checkpoint
 from fluid_core.training.metrics import read_metrics
+from fluid_core.training.same_run import check_same_run
 
 TIMING = ("images_per_second", "seconds")
 
@@ -137,20 +140,48 @@ def test_a_folder_with_a_run_is_refused_without_resume(run_config, make_trainer,
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "differences"),
     [
-        {"head": ComponentChoice(name="diffusion", options={"depth": 2})},
-        {"backbone": BackboneConfig(size="debug", mlp_ratio=3.0)},
-        {"data": ComponentChoice(name="shapes", options={"num_examples": 31})},
+        (
+            {"head": ComponentChoice(name="diffusion", options={"depth": 2, "num_sampling_steps": 2})},
+            ["head.options.depth: 1 -> 2", "head.options.timesteps_per_token: 1 -> not set"],
+        ),
+        ({"backbone": BackboneConfig(size="debug", mlp_ratio=3.0)}, ["backbone.mlp_ratio: null -> 3.0"]),
+        (
+            {"data": ComponentChoice(name="shapes", options={"num_examples": 31, "num_validation_examples": 10})},
+            ["data.options.num_examples: 30 -> 31"],
+        ),
+        (
+            {"text_encoder": ComponentChoice(name="bytes", options={"width": 8, "overlong": "truncate"})},
+            ["text_encoder.options.width: 16 -> 8"],
+        ),
     ],
 )
-def test_another_model_or_data_is_refused_on_resume(run_config, make_trainer, tmp_path, change):
-    """A run goes on with what it was started with; nothing is written."""
+def test_another_model_or_data_is_refused_on_resume(run_config, make_trainer, tmp_path, change, differences):
+    """A run goes on with what it was started with: the keys that differ are listed, and nothing is written."""
     make_trainer(run_config(), tmp_path / "run").train()
     before = (tmp_path / "run" / "config.json").read_bytes()
-    with pytest.raises(CheckpointMismatchError, match="started with another model or data configuration"):
+    with pytest.raises(CheckpointMismatchError, match="started with another model or data configuration") as caught:
         make_trainer(run_config(parts=change), tmp_path / "run", resume=True)
+    assert [line.strip() for line in str(caught.value).splitlines()[1:-1]] == differences
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_what_leaves_the_weights_their_meaning_may_change_on_resume(run_config, make_trainer, tmp_path):
+    """A moved data set and another treatment of overlong prompts are no other run; the new values are kept."""
+    make_trainer(run_config(), tmp_path / "run").train()
+    encoder = ComponentChoice(name="bytes", options={"width": 16, "overlong": "truncate"})
+    changed = run_config(parts={"text_encoder": encoder})
+    assert make_trainer(changed, tmp_path / "run", resume=True).step == 4
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert saved["config"]["text_encoder"]["options"]["overlong"] == "truncate"
+
+    at = [ComponentChoice(name="image-folder", options={"path": path}) for path in ("old/pictures", "new/pictures")]
+    before, after = (run_config(parts={"data": data}) for data in at)
+    check_same_run(before, after, tmp_path)
+    other = attrs.evolve(after, data=ComponentChoice(name="shapes", options={"path": "new/pictures"}))
+    with pytest.raises(CheckpointMismatchError, match=r'data\.name: "image-folder" -> "shapes"'):
+        check_same_run(before, other, tmp_path)
 
 
 def test_a_mistake_does_not_claim_the_folder(run_config, make_trainer, tmp_path):
@@ -188,7 +219,8 @@ def test_a_damaged_checkpoint_is_refused_by_name(trained, run_config, make_train
     trainer, checkpoint = trained
     path = checkpoint / file
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(CheckpointError, match=file.replace(".", r"\.")):
+    advice = rf"{re.escape(file)}.*delete the folder .*{checkpoint.name} and resume again"
+    with pytest.raises(CheckpointError, match=advice):
         make_trainer(run_config(), trainer.folder, resume=True)
     path.unlink()
     before = {other: other.read_bytes() for other in checkpoint.iterdir()}
@@ -207,6 +239,33 @@ def test_parts_of_another_models_checkpoint_are_refused(trained, run_config, mak
     shutil.copy(foreign, checkpoint / f"{file}.safetensors")
     with pytest.raises(CheckpointMismatchError, match=rf"{file}\.safetensors does not fit"):
         make_trainer(run_config(), trainer.folder, resume=True)
+
+
+@pytest.mark.parametrize("lost", ["exp_avg", "step", ""])
+def test_missing_moments_are_noticed(trained, run_config, make_trainer, lost):
+    """One moment of one parameter, or all of them: the optimizer would silently start from zero."""
+    trainer, checkpoint = trained
+    path = checkpoint / "optimizer.safetensors"
+    tensors = read_safetensors(path)
+    name = "aligner.no_text|exp_avg"
+    assert name in tensors
+    kept = {key: value for key, value in tensors.items() if lost and key != f"aligner.no_text|{lost}"}
+    write_safetensors(path, kept)
+    with pytest.raises(CheckpointMismatchError, match=r"optimizer\.safetensors does not fit .* is missing, and"):
+        make_trainer(run_config(), trainer.folder, resume=True)
+
+
+def test_a_parameter_without_a_gradient_has_no_moments(trained, run_config, make_trainer):
+    """A checkpoint names what had no gradient yet, and loads without moments for it."""
+    trainer, checkpoint = trained
+    del trainer.optimizer.state[trainer.model.aligner.no_text]
+    save_checkpoint(
+        checkpoint.parent, step=4, keep=1, model=trainer.model, average=trainer.average, optimizer=trainer.optimizer
+    )
+    assert json.loads((checkpoint / "state.json").read_text())["untouched"] == ["aligner.no_text"]
+    resumed = make_trainer(run_config(), trainer.folder, resume=True)
+    assert resumed.step == 4
+    assert resumed.model.aligner.no_text not in resumed.optimizer.state
 
 
 def test_only_the_newest_checkpoints_are_kept(run_config, make_trainer, tmp_path):

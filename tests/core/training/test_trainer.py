@@ -10,14 +10,15 @@ from PIL import Image
 
 from fluid_core import FluidPipeline
 from fluid_core.configuration import ComponentChoice, config_from_json
+from fluid_core.data.batches import readable_items
 from fluid_core.errors import (
     ConfigurationError,
     DataError,
-    FluidError,
     IncompatibleComponentsError,
+    InvalidRequestError,
     NonFiniteLossError,
     OutputError,
-    UnreadableImageError,
+    PromptError,
 )
 from fluid_core.evaluation.validation_loss import validation_loss
 from fluid_core.exchange import TokenLoss
@@ -78,10 +79,11 @@ def test_the_validation_loss_is_that_of_the_average(finished):
     """What the run reports is what the saved model scores on the validation data."""
     trainer, result = finished
     model = FluidPipeline.from_pretrained(result.model_folder).model
-    measured = validation_loss(model, trainer.validation_data, num_images=6)
+    items = readable_items(trainer.validation_data, 6).items
+    measured = validation_loss(model, items)
     assert measured == pytest.approx(result.validation)
-    assert measured == validation_loss(model, trainer.validation_data, num_images=6)
-    assert measured["loss"] != validation_loss(trainer.model, trainer.validation_data, num_images=6)["loss"]
+    assert measured == validation_loss(model, items)
+    assert measured["loss"] != validation_loss(trainer.model, items)["loss"]
 
 
 def test_the_two_models_say_which_weights_they_hold(finished):
@@ -117,7 +119,7 @@ def test_training_lowers_the_loss(run_config, make_trainer, tmp_path):
     """Thirty steps on shapes bring the validation loss well below that of the fresh model."""
     config = run_config("discrete", "random", num_steps=30, batch_size=8, ema_decay=0.5, num_validation_images=10)
     trainer = make_trainer(config, tmp_path / "run")
-    before = validation_loss(trainer.model, trainer.validation_data, num_images=10)["loss"]
+    before = validation_loss(trainer.model, readable_items(trainer.validation_data, 10).items)["loss"]
     after = trainer.train().validation["loss"]
     assert after < 0.8 * before
 
@@ -169,6 +171,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(run_config, make_trainer, tmp_p
     message = str(caught.value)
     assert message.startswith(f"Step 5: part vb of the loss of DiffusionHead is {value}")
     assert "All weights are finite" in message
+    assert "and resume (--resume), which continues from step-00000004." in message
+    assert message.endswith("step-00000004 first: the run then continues from step-00000002.")
     assert trainer.step == 4
     assert all(torch.equal(t, at_stop["weights"][name]) for name, t in trainer.model.state_dict().items())
     assert all(torch.equal(t, at_stop["averages"][name]) for name, t in trainer.average.weights.items())
@@ -253,9 +257,36 @@ def test_corrupt_images_are_counted_and_skipped(run_config, make_trainer, tmp_pa
     assert counts == sorted(counts)
     assert counts[-1] == 3
     output = trainer.progress.output.getvalue()
-    assert "skipped 3 pictures that can not be read, such as: " in output
+    assert "skipped 3 pictures in training that can not be read, such as: " in output
     assert "Could not read the picture" in output.replace("\n", " ")
     assert contents(tmp_path / "data") == before
+
+
+def test_pictures_skipped_while_fitting_and_in_validation_are_told(run_config, make_trainer, tmp_path):
+    """Both say how many and why; the metrics of each validation count its own."""
+    data = image_folder(tmp_path / "data", num_images=40, corrupt=range(0, 40, 2))
+    data = attrs.evolve(data, options={**data.options, "validation_fraction": 0.4})
+    settings = {"num_fit_images": 1000, "num_validation_images": 1000}
+    trainer = make_trainer(run_config(parts={"data": data}, **settings), tmp_path / "run")
+    fitting = trainer.progress.output.getvalue().replace("\n", " ")
+    trainer.train()
+    counts = {}
+    for name, dataset in (("train", trainer.train_data), ("validation", trainer.validation_data)):
+        counts[name] = len(readable_items(dataset, 1000).unreadable)
+    assert counts["train"] + counts["validation"] == 20
+    assert f"skipped {counts['train']} pictures while fitting the tokenizer that can not be read, such as:" in fitting
+    assert f"skipped {counts['validation']} pictures in validation" in trainer.progress.output.getvalue()
+    rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation_loss" in row]
+    assert [row["validation_num_unreadable_images"] for row in rows] == [counts["validation"]]
+
+
+def test_an_overlong_sample_prompt_is_refused_before_training(run_config, make_trainer, tmp_path):
+    """It costs no training time and claims no folder; where no samples are drawn it does no harm."""
+    parts = {"sample_prompts": ("a red circle", "x" * 500)}
+    with pytest.raises(PromptError, match=r"prompt 2 of 2 to have at most .* found 50"):
+        make_trainer(run_config(parts=parts, sample_every=2), tmp_path / "run")
+    assert list((tmp_path / "run").iterdir()) == []
+    make_trainer(run_config(parts=parts, sample_every=0), tmp_path / "run")
 
 
 def test_a_folder_of_corrupt_images_is_refused(run_config, make_trainer, tmp_path):
@@ -299,23 +330,15 @@ def test_configurations_that_can_not_train_are_refused(run_config, small_config,
 
 
 def test_validation_needs_something_to_measure(finished):
-    """Zero images are refused; a data set of damaged pictures is an error; the model's mode is given back."""
+    """No items and empty batches are refused; the model's mode is given back after an error as well."""
     trainer, _ = finished
-
-    class Broken:
-        image_size = (24, 24)
-
-        def __len__(self):
-            return 3
-
-        def __getitem__(self, index):
-            raise UnreadableImageError("no")
-
+    items = readable_items(trainer.validation_data, 2).items
     trainer.model.train()
-    with pytest.raises(FluidError, match="1 or more"):
-        validation_loss(trainer.model, trainer.validation_data, num_images=0)
-    with pytest.raises(DataError, match="Not one picture of the validation split"):
-        validation_loss(trainer.model, Broken(), num_images=2)
+    for arguments in ({"items": ()}, {"items": items, "batch_size": 0}):
+        with pytest.raises(InvalidRequestError, match="at least one item and a batch_size of 1 or more"):
+            validation_loss(trainer.model, **arguments)
+    with pytest.raises(PromptError):
+        validation_loss(trainer.model, [attrs.evolve(items[0], caption=" ")])
     assert trainer.model.training
 
 
@@ -325,7 +348,7 @@ def test_validation_weighs_all_tokens_alike(finished, monkeypatch):
     seen = []
     forward = trainer.model.forward
     monkeypatch.setattr(trainer.model, "forward", lambda batch: seen.append(forward(batch)) or seen[-1])
-    found = validation_loss(trainer.model, trainer.validation_data, num_images=6, batch_size=4)
+    found = validation_loss(trainer.model, readable_items(trainer.validation_data, 6).items, batch_size=4)
     assert [len(loss.parts) for loss in seen] == [2, 2]
     num_tokens = sum(loss.num_tokens for loss in seen)
     assert found["loss"] == pytest.approx(sum(float(loss.total) for loss in seen) / num_tokens)

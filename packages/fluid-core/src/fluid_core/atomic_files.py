@@ -96,7 +96,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from None
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is truncated or damaged ({error}). Use another checkpoint, or copy the file again."
+            f"{path} is truncated or damaged ({error}). Copy the file again if there is another "
+            "copy, or save the model anew."
         ) from error
 
 

@@ -83,7 +83,7 @@ class SamplingRequest:
     """One call of a sampler: everything but the hidden vectors.
 
     `random` has one row per token. `temperature` is 0 or more; 1 samples the learned distribution. `progress` is
-    the share of the image's tokens already known, so that a head can spend its effort unevenly.
+    the share of the image's tokens known before this step, so that a head can spend its effort unevenly.
     """
 
     random: KeyedRandom

@@ -166,14 +166,22 @@ def _known_first(model: FluidModel, known: Bool[Tensor, "rows length"]) -> Int[T
 def check_order(model: FluidModel, order: OrderPolicy) -> None:
     """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`."""
     own = model.order
-    same_attention = order.attention is own.attention
-    if same_attention and (own.trained_permutations is TrainedPermutations.ANY or type(order) is type(own)):
+    same_order = type(order) is type(own) and _options(order) == _options(own)
+    if order.attention is own.attention and (own.trained_permutations is TrainedPermutations.ANY or same_order):
         return
+    other_options = " with other options" if type(order) is type(own) else ""
     raise IncompatibleComponentsError(
         f"The model was trained with {own.attention} attention over {own.trained_permutations} permutations "
-        f"({type(own).__name__}) and can not sample with {type(order).__name__}, which needs {order.attention} "
-        f"attention over {order.trained_permutations} permutations. Use an order the model was trained for."
+        f"({type(own).__name__}) and can not sample with {type(order).__name__}{other_options}, which needs "
+        f"{order.attention} attention over {order.trained_permutations} permutations. Use an order the "
+        "model was trained for."
     )
+
+
+def _options(order: OrderPolicy) -> object:
+    """The options of an order, if it has some: with other ones a fixed order may be another permutation."""
+    options = getattr(order, "options", None)
+    return options if attrs.has(type(options)) else None
 
 
 @torch.no_grad()
@@ -221,18 +229,20 @@ def generate(
     steps = order.generation(~known, space.grid, num_steps=settings.num_steps, random=random.child(0))
     step = 0
     while (positions := steps.propose()) is not None:
-        progress = float(known[0].float().mean())
+        num_known = int(known[0].sum())
         hidden = reader.read(_twice(positions) if guided else positions)
         guidance = None
         if guided:
-            scale = hidden.new_full((positions.numel(),), settings.guidance.at(progress))
+            # All that is proposed counts as known after the step: what an order keeps of it, it decides later.
+            share_after = (num_known + positions.shape[1]) / space.grid.length
+            scale = hidden.new_full((positions.numel(),), settings.guidance.at(share_after))
             guidance = Guidance(negative=hidden[batch_size:].flatten(0, 1), scale=scale)
         request = SamplingRequest(
             # A position proposed again, because an order did not keep it, gets fresh numbers.
             random=random.child(1 + step).children(positions),
             temperature=settings.temperature,
             guidance=guidance,
-            progress=progress,
+            progress=num_known / space.grid.length,
         )
         drawn = sampler(hidden[:batch_size].flatten(0, 1), request).unflatten(0, positions.shape)
         keep = steps.accept(None)

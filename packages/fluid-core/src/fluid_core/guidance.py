@@ -1,4 +1,4 @@
-"""Classifier-free guidance: its scale as a function of how much of the image is known."""
+"""Classifier-free guidance: its scale as a function of how much of the image a step leaves known."""
 
 import math
 from typing import Literal
@@ -15,7 +15,8 @@ class GuidanceSchedule:
     """How far each step moves from the unconditional prediction towards the conditional one.
 
     `scale` 1 is the conditional prediction itself, 0 the unconditional one. `linear` grows from 1 to `scale` with the
-    share of known tokens, as MAR and Muse do: early tokens keep their diversity, late ones follow the text.
+    share of tokens that are known after the step, as MAR and Muse do: early tokens keep their diversity, late ones
+    follow the text, and the last step reaches `scale` itself.
     """
 
     scale: float = 1.0
@@ -34,8 +35,8 @@ class GuidanceSchedule:
         """Whether the unconditional prediction is needed at all."""
         return self.scale != 1.0
 
-    def at(self, progress: float) -> float:
-        """Scale when `progress` (0 to 1) of the image's tokens are known."""
+    def at(self, share_after: float) -> float:
+        """Scale of the step after which the share `share_after` (0 to 1) of the image's tokens is known."""
         if self.kind == "linear":
-            return 1.0 + (self.scale - 1.0) * progress
+            return 1.0 + (self.scale - 1.0) * share_after
         return self.scale

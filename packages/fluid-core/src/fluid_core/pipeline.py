@@ -21,6 +21,7 @@ from fluid_core.guidance import GuidanceKind, GuidanceSchedule
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
 from fluid_core.protocols import OrderPolicy
+from fluid_core.text.text_aligner import AlignedText
 
 if TYPE_CHECKING:
     from fluid_core.catalog import ComponentCatalog
@@ -99,13 +100,13 @@ class FluidPipeline:
             temperature=temperature,
             guidance=GuidanceSchedule(scale=guidance_scale, kind=guidance_schedule),
         )
-        repeated = [text for text in prompts for _ in range(num_images_per_prompt)]
-        seeds = _seeds(len(repeated), seed, generator)
+        seeds = _seeds(len(prompts) * num_images_per_prompt, seed, generator)
         with torch.no_grad():
-            text = self.model.align_text(repeated)
+            text = _repeated(self.model.align_text(prompts), num_images_per_prompt)
             negative = None
             if negative_prompt is not None and settings.guidance.active:
-                negative = self.model.align_text(_negatives(negative_prompt, len(prompts), num_images_per_prompt))
+                negatives = _negatives(negative_prompt, len(prompts))
+                negative = _repeated(self.model.align_text(negatives), len(seeds) // len(negatives))
             tokens = generate(
                 self.model,
                 text,
@@ -180,11 +181,17 @@ def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
 
 
-def _negatives(negative: str | Sequence[str], num_prompts: int, num_images_per_prompt: int) -> list[str]:
-    prompts = [negative] * num_prompts if isinstance(negative, str) else list(negative)
-    if len(prompts) != num_prompts:
-        raise PromptError(f"Expected one negative prompt or one per prompt ({num_prompts}), found {len(prompts)}.")
-    return [text for text in prompts for _ in range(num_images_per_prompt)]
+def _negatives(negative: str | Sequence[str], num_prompts: int) -> list[str]:
+    if isinstance(negative, str):
+        return [negative]
+    if len(negative) != num_prompts:
+        raise PromptError(f"Expected one negative prompt or one per prompt ({num_prompts}), found {len(negative)}.")
+    return list(negative)
+
+
+def _repeated(text: AlignedText, times: int) -> AlignedText:
+    """Each row `times` in a row: a prompt is encoded once, however many images it is for."""
+    return AlignedText(states=text.states.repeat_interleave(times, 0), mask=text.mask.repeat_interleave(times, 0))
 
 
 def to_pil(images: Float[Tensor, "images 3 height width"]) -> list[Image.Image]:

@@ -121,7 +121,10 @@ class GenerationSteps(Protocol):
         ...
 
     def accept(self, confidence: Float[Tensor, "batch positions"] | None) -> Bool[Tensor, "batch positions"]:
-        """Which of the proposed tokens to keep. Orders fixed in advance keep all and ignore `confidence`."""
+        """Which of the proposed tokens to keep. Orders fixed in advance keep all and ignore `confidence`.
+
+        Core passes no confidence yet (always None), so an order must also decide without.
+        """
         ...
 
 

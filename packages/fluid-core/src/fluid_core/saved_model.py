@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from fluid_core.assembly import build_model
@@ -16,7 +17,7 @@ from fluid_core.atomic_files import (
     write_safetensors,
 )
 from fluid_core.catalog import ComponentCatalog, installed_components
-from fluid_core.configuration import SavedConfig, config_to_json, read_saved_config
+from fluid_core.configuration import ComponentChoice, SavedConfig, config_to_json, read_saved_config
 from fluid_core.errors import CheckpointError, UnknownComponentError
 from fluid_core.model import FluidModel
 
@@ -62,8 +63,21 @@ def _check_replaceable(folder: Path) -> None:
 def _index(model: FluidModel, weights: str) -> dict[str, Any]:
     """Settings, which weights, and the distribution that provides each component."""
     assert model.config is not None
-    saved = json.loads(config_to_json(model.config, catalog=model.catalog or installed_components()))
+    config = attrs.evolve(model.config, text_encoder=_found_from_anywhere(model.config.text_encoder))
+    saved = json.loads(config_to_json(config, catalog=model.catalog or installed_components()))
     return {"_class_name": "FluidPipeline", "weights": weights, **saved}
+
+
+def _found_from_anywhere(encoder: ComponentChoice) -> ComponentChoice:
+    """The choice with the option `path` made absolute if it names a folder here.
+
+    A frozen text encoder is named and not stored, and whoever loads the model may stand in another folder.
+    """
+    path = encoder.options.get("path")
+    if not isinstance(path, str) or not Path(path).expanduser().is_dir():
+        return encoder
+    absolute = str(Path(path).expanduser().resolve())
+    return attrs.evolve(encoder, options={**encoder.options, "path": absolute})
 
 
 def load_model(folder: Path, catalog: ComponentCatalog | None = None) -> tuple[FluidModel, str]:

@@ -24,7 +24,8 @@ def check_request(condition: Float[Tensor, "tokens width"], request: SamplingReq
     if not (math.isfinite(request.temperature) and request.temperature >= 0.0):
         raise InvalidRequestError(
             f"Expected a temperature of 0 or more, found {request.temperature}. "
-            "1 samples the learned distribution, less makes samples more alike, 0 removes the randomness."
+            "1 samples the learned distribution, less makes samples more alike; 0 draws nothing but the noise that a "
+            "diffusion head starts from."
         )
     if request.random.num_rows != num_tokens:
         raise InvalidRequestError(

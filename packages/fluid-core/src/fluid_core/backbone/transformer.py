@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from fluid_core.backbone.attention import CrossAttention, SelfAttention, TextKeysValues
 from fluid_core.backbone.feed_forward import FeedForward
 from fluid_core.backbone.key_value_cache import KeyValueCache
+from fluid_core.backbone.layer_norm import layer_norm
 from fluid_core.backbone.sizes import BackboneShape
-
-NORM_EPS = 1e-6
 
 
 class TransformerBlock(nn.Module):
@@ -23,11 +22,11 @@ class TransformerBlock(nn.Module):
     def __init__(self, shape: BackboneShape) -> None:
         super().__init__()
         width = shape.width
-        self.self_attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.self_attention_norm = layer_norm(width)
         self.self_attention = SelfAttention(width, shape.num_heads)
-        self.cross_attention_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.cross_attention_norm = layer_norm(width)
         self.cross_attention = CrossAttention(width, shape.num_heads)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.feed_forward_norm = layer_norm(width)
         self.feed_forward = FeedForward(width, round(width * shape.mlp_ratio))
         self.dropout = nn.Dropout(shape.dropout)
 
@@ -48,7 +47,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.blocks = nn.ModuleList(TransformerBlock(shape) for _ in range(shape.depth))
-        self.output_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.output_norm = layer_norm(shape.width)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

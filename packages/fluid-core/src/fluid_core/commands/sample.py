@@ -25,7 +25,15 @@ def sample(
     guidance_schedule: Annotated[
         ScheduleName, typer.Option(help="The same scale at every step, or one that grows from 1.")
     ] = ScheduleName.CONSTANT,
-    temperature: Annotated[float, typer.Option(help="1 samples what was learned, 0 is the most likely.")] = 1.0,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            help=(
+                "1 samples what was learned, less gives pictures that are more alike. At 0 a softmax head takes the "
+                "likeliest token; a diffusion head still starts from noise."
+            )
+        ),
+    ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same pictures.")] = None,
 ) -> None:
     """Draw pictures for prompts: one PNG each, and a contact sheet."""
@@ -33,8 +41,7 @@ def sample(
     from fluid_core.contact_sheet import contact_sheet, save_image
     from fluid_core.pipeline import FluidPipeline
 
-    # A run folder holds its finished model in `model`.
-    pipeline = FluidPipeline.from_pretrained(model / "model" if (model / "model").is_dir() else model)
+    pipeline = FluidPipeline.from_pretrained(_model_folder(model))
     check_writable(out)
     result = pipeline(
         prompts,
@@ -52,3 +59,17 @@ def sample(
         typer.echo(f"{out / f'{index:05d}.png'}  seed {image_seed}  {labels[index]}")
     save_image(contact_sheet(result.images, labels), out / "sheet.png")
     typer.echo(f"{out / 'sheet.png'}  ({pipeline.weights} weights)")
+
+
+def _model_folder(folder: Path) -> Path:
+    """The folder itself, or the finished model of a run. Raises `CheckpointError` for a run that has none yet."""
+    from fluid_core.errors import CheckpointError
+
+    if (folder / "model").is_dir():
+        return folder / "model"
+    if (folder / "config.json").is_file() and not (folder / "model_index.json").exists():
+        raise CheckpointError(
+            f"The run in {folder} has not finished: expected its model in {folder / 'model'}, found none. Continue it "
+            f"with the configuration file it was started with: fluid train FILE --out {folder} --resume."
+        )
+    return folder

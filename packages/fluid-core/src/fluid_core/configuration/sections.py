@@ -125,7 +125,7 @@ class TrainingConfig:
     """Optimizer steps in all; a resumed run continues up to this number."""
 
     batch_size: int = attrs.field(validator=gt(0))
-    """Images in one step, over all processes."""
+    """Images in one step. There is one process, on one device."""
 
     learning_rate: float = attrs.field(default=1e-4, validator=gt(0.0))
     """The largest rate, reached after warm-up."""
@@ -135,7 +135,8 @@ class TrainingConfig:
     discrete ones."""
 
     warmup_steps: int = attrs.field(default=100, validator=ge(0))
-    """Steps over which the rate rises linearly from zero; 65000 of a million in the paper."""
+    """Steps over which the rate rises linearly, from `1 / warmup_steps` of the largest rate; 65000 of a
+    million in the paper."""
 
     weight_decay: float = attrs.field(default=0.02, validator=ge(0.0))
     beta1: float = attrs.field(default=0.9, validator=_share_below_one())

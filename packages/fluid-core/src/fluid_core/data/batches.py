@@ -1,6 +1,6 @@
 """Batches of a data set, addressed by step, so that a resumed run sees exactly what it would have seen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import attrs
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages
-from fluid_core.errors import DataError, UnreadableImageError
+from fluid_core.errors import DataError, InvalidRequestError, UnreadableImageError
 
 _MAX_REPLACEMENTS = 100
 
@@ -93,19 +93,38 @@ def stack(items: Sequence[CaptionedImage]) -> ImageBatch:
     )
 
 
-def readable_images(dataset: CaptionedImages, count: int) -> Float[Tensor, "count 3 height width"]:
-    """The first `count` images that can be read (fewer if the data set has fewer), for fitting and measuring.
+@attrs.frozen(kw_only=True)
+class ReadableItems:
+    """Items of a data set, and the reason for each one that was skipped on the way, by index."""
 
-    Raises `DataError` if not one can be read.
+    items: tuple[CaptionedImage, ...]
+    unreadable: dict[int, str]
+
+
+def readable_items(dataset: CaptionedImages, count: int, *, shuffle_seed: int | None = None) -> ReadableItems:
+    """`count` items that can be read (fewer if the data set has fewer), for fitting and measuring.
+
+    They are the first ones, or with `shuffle_seed` the first of an order drawn from it: a sorted data set begins with
+    one kind of picture. Raises `DataError` if not one can be read, and `InvalidRequestError` for a `count` below one.
     """
-    images: list[Tensor] = []
-    for index in range(len(dataset)):
-        if len(images) == count:
+    if count < 1:
+        raise InvalidRequestError(f"Expected a count of 1 or more, found {count}.")
+    order: Iterable[int] = range(len(dataset))
+    if shuffle_seed is not None:
+        order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(shuffle_seed)).tolist()
+    items: list[CaptionedImage] = []
+    unreadable: dict[int, str] = {}
+    for index in order:
+        if len(items) == count:
             break
         try:
-            images.append(dataset[index].image)
-        except UnreadableImageError:
-            continue
-    if not images:
-        raise DataError("Not one picture of the data set can be read.")
-    return torch.stack(images)
+            items.append(dataset[index])
+        except UnreadableImageError as error:
+            unreadable[index] = str(error)
+    if not items:
+        reasons = "".join(f"\n  {reason}" for reason in list(unreadable.values())[:5])
+        raise DataError(
+            f"Not one picture of the data set can be read: expected at least one, found {len(unreadable)} that can "
+            f"not. Repair them, or choose another data set.{reasons}"
+        )
+    return ReadableItems(items=tuple(items), unreadable=unreadable)

@@ -1,33 +1,36 @@
 """Validation loss: the training loss on pictures the model has not seen, without dropout of text."""
 
+from collections.abc import Sequence
+
 import torch
 
 from fluid_core.data.batches import stack
-from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages
-from fluid_core.errors import DataError, InvalidRequestError, UnreadableImageError
+from fluid_core.data.captioned_images import CaptionedImage
+from fluid_core.errors import InvalidRequestError
 from fluid_core.model import FluidModel
 
 
 @torch.no_grad()
 def validation_loss(
-    model: FluidModel, dataset: CaptionedImages, *, num_images: int, batch_size: int = 64, seed: int = 0
+    model: FluidModel, items: Sequence[CaptionedImage], *, batch_size: int = 64, seed: int = 0
 ) -> dict[str, float]:
-    """Mean loss per predicted token over the first `num_images` readable pictures, as `loss` and each of its parts.
+    """Mean loss per predicted token over `items`, as `loss` and each of its parts.
 
-    Orders, masks and noise are drawn from `seed`, the same at every call, so that two checkpoints are comparable.
-    Losses of different heads are not: cross-entropy and noise prediction have different units (paper, figure 5).
-    Raises `DataError` if not one picture can be read, and `InvalidRequestError` for numbers below one.
+    Orders, masks and noise are drawn from `seed`, the same at every call, so that two checkpoints are comparable on the
+    same items, such as those of `fluid_core.data.batches.readable_items`. Losses of different heads are not:
+    cross-entropy and noise prediction have different units (paper, figure 5). Raises `InvalidRequestError` without
+    items and for a batch size below one.
     """
-    if num_images < 1 or batch_size < 1:
+    if not items or batch_size < 1:
         raise InvalidRequestError(
-            f"Expected num_images and batch_size of 1 or more, found {num_images} and {batch_size}."
+            f"Expected at least one item and a batch_size of 1 or more, found {len(items)} items and a batch_size of "
+            f"{batch_size}."
         )
     was_training = model.training
     model.eval()
     sums: dict[str, float] = {}
     num_tokens = 0
     try:
-        items = _readable(dataset, num_images)
         for first in range(0, len(items), batch_size):
             batch = stack(items[first : first + batch_size])
             generator = torch.Generator().manual_seed((seed * 1_000_003 + first) % 2**63)
@@ -38,17 +41,3 @@ def validation_loss(
     finally:
         model.train(was_training)
     return {name: value / num_tokens for name, value in sums.items()}
-
-
-def _readable(dataset: CaptionedImages, count: int) -> list[CaptionedImage]:
-    items: list[CaptionedImage] = []
-    for index in range(len(dataset)):
-        if len(items) == count:
-            break
-        try:
-            items.append(dataset[index])
-        except UnreadableImageError:
-            continue
-    if not items:
-        raise DataError("Not one picture of the validation split can be read.")
-    return items

@@ -58,7 +58,8 @@ class ByteEncoderOptions:
 class T5EncoderOptions:
     """Options of `t5`: a frozen T5 encoder, as in the paper (T5-XXL).
 
-    `path` is a local folder or a model id of the Hugging Face hub, `revision` a branch, tag or commit there.
+    `path` is a local folder or a model id of the Hugging Face hub, `revision` a branch, tag or commit there. A saved
+    model names a local folder by its absolute path, and holds no copy of it.
     `max_length` counts T5's own tokens with the end mark. `dtype` is that of the weights, `float32` or
     `bfloat16`. Raises `ConfigurationError` for `float16`, in which T5 overflows.
     """

@@ -80,7 +80,8 @@ def _check_folder(path: str) -> None:
     if looks_local and not folder.is_dir():
         raise CheckpointError(
             f"Expected a folder with a T5 model at '{path}', found no such folder. Pass the folder that "
-            "holds config.json, or a hub id such as 'google/t5-v1_1-small'."
+            "holds config.json, or a hub id such as 'google/t5-v1_1-small'. A saved model names it in its "
+            "model_index.json: correct the path there if the folder has moved."
         )
 
 

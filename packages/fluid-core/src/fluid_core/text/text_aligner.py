@@ -7,10 +7,9 @@ from torch import Tensor, nn
 
 from fluid_core.backbone.attention import SelfAttention
 from fluid_core.backbone.feed_forward import FeedForward
+from fluid_core.backbone.layer_norm import layer_norm
 from fluid_core.backbone.sizes import BackboneShape
 from fluid_core.exchange import TextFeatures
-
-NORM_EPS = 1e-6
 
 
 @attrs.frozen(kw_only=True)
@@ -26,9 +25,9 @@ class AlignerBlock(nn.Module):
 
     def __init__(self, shape: BackboneShape) -> None:
         super().__init__()
-        self.self_attention_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.self_attention_norm = layer_norm(shape.width)
         self.self_attention = SelfAttention(shape.width, shape.num_heads)
-        self.feed_forward_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.feed_forward_norm = layer_norm(shape.width)
         self.feed_forward = FeedForward(shape.width, round(shape.width * shape.mlp_ratio))
 
     def forward(
@@ -49,10 +48,10 @@ class TextAligner(nn.Module):
 
     def __init__(self, text_width: int, shape: BackboneShape) -> None:
         super().__init__()
-        self.input_norm = nn.LayerNorm(text_width, eps=NORM_EPS)
+        self.input_norm = layer_norm(text_width)
         self.projection = nn.Linear(text_width, shape.width)
         self.blocks = nn.ModuleList(AlignerBlock(shape) for _ in range(shape.aligner_depth))
-        self.output_norm = nn.LayerNorm(shape.width, eps=NORM_EPS)
+        self.output_norm = layer_norm(shape.width)
         self.no_text = nn.Parameter(torch.empty(shape.width))
         nn.init.normal_(self.no_text, std=1.0)
 

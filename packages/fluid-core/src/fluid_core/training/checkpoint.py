@@ -8,6 +8,7 @@ them.
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ from fluid_core.atomic_files import (
 from fluid_core.errors import CheckpointError, CheckpointMismatchError
 from fluid_core.model import FluidModel
 from fluid_core.training.moving_average import MovingAverage
+
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of a parameter from its first gradient on."""
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -43,7 +47,8 @@ def save_checkpoint(
         write_safetensors(new / "model.safetensors", model.saved_state())
         write_safetensors(new / "ema.safetensors", average.weights)
         write_safetensors(new / "optimizer.safetensors", _optimizer_state(model, optimizer))
-        write_json(new / "state.json", {"format_version": 1, "step": step})
+        untouched = [name for name, p in _trained(model, optimizer).items() if not optimizer.state.get(p)]
+        write_json(new / "state.json", {"format_version": 1, "step": step, "untouched": untouched})
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return path
@@ -60,18 +65,34 @@ def load_checkpoint(path: Path, *, model: FluidModel, average: MovingAverage, op
     Everything is read and checked before anything changes: raises `CheckpointError` for a missing or damaged file and
     `CheckpointMismatchError` for another model's.
     """
-    state = read_json(path / "state.json")
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
-        raise CheckpointError(f"{path / 'state.json'} is damaged: expected the number of steps taken.")
-    weights = read_safetensors(path / "model.safetensors")
-    averages = read_safetensors(path / "ema.safetensors")
-    moments = read_safetensors(path / "optimizer.safetensors")
+    try:
+        state = _read_state(path / "state.json")
+        weights = read_safetensors(path / "model.safetensors")
+        averages = read_safetensors(path / "ema.safetensors")
+        moments = read_safetensors(path / "optimizer.safetensors")
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} Or delete the folder {path} and resume again: the run then goes on from the checkpoint before "
+            "it, or starts anew if there is none."
+        ) from error
     check_state(averages, average.weights, source=str(path / "ema.safetensors"))
-    _check_optimizer_state(model, moments, source=str(path / "optimizer.safetensors"))
+    _check_optimizer_state(
+        model, optimizer, moments, untouched=state["untouched"], source=str(path / "optimizer.safetensors")
+    )
     load_state(model, weights, source=str(path / "model.safetensors"), expected=model.saved_state())
     average.load(averages)
     _load_optimizer_state(model, optimizer, moments)
     return int(state["step"])
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """`step` and `untouched`. Raises `CheckpointError` if one of them is not there."""
+    state = read_json(path)
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise CheckpointError(f"{path} is damaged: expected the number of steps taken.")
+    if not isinstance(state.get("untouched"), list):
+        raise CheckpointError(f"{path} is damaged: expected the list of parameters that had no gradient yet.")
+    return state
 
 
 def _optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -82,8 +103,23 @@ def _optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer) -> dic
     return tensors
 
 
-def _check_optimizer_state(model: FluidModel, tensors: dict[str, Tensor], *, source: str) -> None:
-    """Every tensor must belong to a parameter and have its shape, or be a number such as the count of steps."""
+def _trained(model: FluidModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The parameters that the optimizer moves, by name."""
+    moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in moved}
+
+
+def _check_optimizer_state(
+    model: FluidModel,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    *,
+    untouched: list[str],
+    source: str,
+) -> None:
+    """Every tensor must belong to a parameter and have its shape, or be a number such as the count of steps; and every
+    parameter that had a gradient, which are all but the `untouched`, must have its moments.
+    """
     parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
         name = full_name.rpartition("|")[0]
@@ -92,6 +128,13 @@ def _check_optimizer_state(model: FluidModel, tensors: dict[str, Tensor], *, sou
                 f"{source} does not fit the model it is loaded into; nothing was changed: {full_name} of shape "
                 f"{tuple(value.shape)} belongs to no parameter. Resume with the configuration the run was started with."
             )
+    needed = [f"{name}|{key}" for name in _trained(model, optimizer) if name not in untouched for key in _ADAM_STATE]
+    missing = [name for name in needed if name not in tensors]
+    if missing:
+        raise CheckpointMismatchError(
+            f"{source} does not fit the model it is loaded into; nothing was changed: {missing[0]} is missing, and "
+            f"{len(missing) - 1} more. Delete the checkpoint's folder and resume from the one before it."
+        )
 
 
 def _load_optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

@@ -16,9 +16,9 @@ from fluid_core.assembly import build_dataset, build_model
 from fluid_core.atomic_files import check_writable, remove_unfinished, write_bytes
 from fluid_core.configuration import FluidConfig, TrainingConfig, config_from_json, config_to_json
 from fluid_core.contact_sheet import contact_sheet, save_image
-from fluid_core.data.batches import BatchLoader, readable_images
+from fluid_core.data.batches import BatchLoader, readable_items, stack
 from fluid_core.data.captioned_images import CaptionedImages
-from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, NonFiniteLossError
+from fluid_core.errors import CheckpointError, ConfigurationError, NonFiniteLossError
 from fluid_core.evaluation.validation_loss import validation_loss
 from fluid_core.exchange import DatasetContext
 from fluid_core.model import BatchLoss, FluidModel
@@ -31,6 +31,7 @@ from fluid_core.training.metrics import MetricsFile
 from fluid_core.training.moving_average import MovingAverage
 from fluid_core.training.optimizer import build_optimizer
 from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.same_run import check_same_run
 
 if TYPE_CHECKING:
     from fluid_core.catalog import ComponentCatalog
@@ -54,8 +55,11 @@ class Trainer:
     average, ready for `FluidPipeline.from_pretrained`) and `model-raw/` (the weights themselves).
 
     A new run refuses a folder that already holds one; `resume=True` continues from its newest checkpoint, or starts if
-    there is none. Raises `ConfigurationError`, `CheckpointError`, `OutputError` and what building the parts raises: the
-    folder is claimed, with `config.json`, once everything is built.
+    there is none. What may change then says `fluid_core.training.same_run`.
+
+    Raises `ConfigurationError`, `CheckpointError`, `OutputError`, `PromptError` for a sample prompt that the text
+    encoder refuses, and what building the parts raises: the folder is claimed, with `config.json`, once everything is
+    built.
     """
 
     def __init__(
@@ -76,6 +80,10 @@ class Trainer:
         self._check_folder(resume)
         torch.manual_seed(self.settings.seed)
         self.model: FluidModel = build_model(config, catalog).to(_device(self.settings.device))
+        if config.sample_prompts and self.settings.sample_every:
+            # An overlong prompt is refused now, not at the first sheet of samples.
+            with torch.no_grad():
+                self.model.encode_text(config.sample_prompts)
         self.train_data = self._dataset("train", catalog)
         measured = self.settings.num_validation_images > 0
         self.validation_data = self._dataset("validation", catalog) if measured else None
@@ -115,7 +123,7 @@ class Trainer:
             finally:
                 loader.close()
         seconds = time.perf_counter() - started
-        self._report_unreadable(loader)
+        self._report_unreadable(loader.unreadable, "in training")
         return TrainingResult(
             model_folder=self._save_models(),
             num_steps=self.step,
@@ -166,7 +174,7 @@ class Trainer:
         return (
             f"Step {self.step + 1}: {where} is {value}, expected a finite number. {cause}; the step was not taken and "
             f"no file was changed. First captions of the batch: {list(captions[:3])}. Lower training.learning_rate, "
-            "set training.gradient_clip_norm, or resume from an earlier checkpoint."
+            f"set training.gradient_clip_norm{self._how_to_go_on()}"
         )
 
     def _non_finite_gradient_report(self) -> str:
@@ -175,7 +183,18 @@ class Trainer:
         where = f"the gradient of {names[0]}{others}" if names else "the norm of all gradients together"
         return (
             f"Step {self.step + 1}: {where} is not finite. The step was not taken and no file was changed. Lower "
-            "training.learning_rate, or resume from an earlier checkpoint."
+            f"training.learning_rate{self._how_to_go_on()}"
+        )
+
+    def _how_to_go_on(self) -> str:
+        """The end of a sentence that says what to change."""
+        found = checkpoints(self._checkpoints)
+        if not found:
+            return ", and start again."
+        before = f"continues from {found[-2].name}" if len(found) > 1 else "starts anew"
+        return (
+            f", and resume (--resume), which continues from {found[-1].name}. If the weights had gone wrong by then, "
+            f"delete the folder {found[-1]} first: the run then {before}."
         )
 
     def _check_folder(self, resume: bool) -> None:
@@ -187,18 +206,11 @@ class Trainer:
             )
         if saved.exists():
             text = saved.read_text(encoding="utf-8", errors="replace")
-            self._check_same_model(config_from_json(text, source=f"configuration {saved}"))
+            check_same_run(config_from_json(text, source=f"configuration {saved}"), self.config, self.folder)
         check_writable(self.folder)
         if resume:
             remove_unfinished(self.folder)
             remove_unfinished(self._checkpoints)
-
-    def _check_same_model(self, saved: FluidConfig) -> None:
-        if saved.model_part() != self.config.model_part() or saved.data != self.config.data:
-            raise CheckpointMismatchError(
-                f"The run in {self.folder} was started with another model or data configuration (see its config.json). "
-                "Resume with the same one, or choose another folder."
-            )
 
     def _dataset(self, split: str, catalog: "ComponentCatalog | None") -> CaptionedImages:
         assert self.config.data is not None
@@ -214,9 +226,10 @@ class Trainer:
     def _fit_tokenizer(self) -> None:
         tokenizer = self.model.tokenizer
         if isinstance(tokenizer, LearnsFromImages) and not tokenizer.fitted:
-            images = readable_images(self.train_data, self.settings.num_fit_images)
-            self.progress.note(f"fitting the tokenizer on {len(images)} images")
-            tokenizer.fit(images.to(self.model.device), seed=self.settings.seed)
+            read = readable_items(self.train_data, self.settings.num_fit_images, shuffle_seed=self.settings.seed)
+            self.progress.note(f"fitting the tokenizer on {len(read.items)} images")
+            self._report_unreadable(read.unreadable, "while fitting the tokenizer")
+            tokenizer.fit(stack(read.items).images.to(self.model.device), seed=self.settings.seed)
 
     def _log(
         self, loss: BatchLoss, norm: float, rate: float, started: float, first_step: int, num_unreadable: int
@@ -236,10 +249,16 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         if self.validation_data is None:
             return {}
+        read = readable_items(self.validation_data, self.settings.num_validation_images)
         with self.average.applied():
-            values = validation_loss(self.model, self.validation_data, num_images=self.settings.num_validation_images)
-        self.metrics.write(step=self.step, **{f"validation_{name}": value for name, value in values.items()})
+            values = validation_loss(self.model, read.items)
+        self.metrics.write(
+            step=self.step,
+            **{f"validation_{name}": value for name, value in values.items()},
+            validation_num_unreadable_images=len(read.unreadable),
+        )
         self.progress.note(f"step {self.step}: validation loss {values['loss']:.4f}")
+        self._report_unreadable(read.unreadable, "in validation")
         return values
 
     def _draw_samples(self) -> None:
@@ -269,10 +288,10 @@ class Trainer:
             save_model(self.model, self.folder / "model", weights="ema")
         return self.folder / "model"
 
-    def _report_unreadable(self, loader: BatchLoader) -> None:
-        if loader.unreadable:
-            reasons = list(loader.unreadable.values())
-            self.progress.note(f"skipped {len(reasons)} pictures that can not be read, such as: {reasons[0]}")
+    def _report_unreadable(self, unreadable: dict[int, str], when: str) -> None:
+        if unreadable:
+            reasons = list(unreadable.values())
+            self.progress.note(f"skipped {len(reasons)} pictures {when} that can not be read, such as: {reasons[0]}")
 
     @property
     def _checkpoints(self) -> Path:

@@ -51,6 +51,10 @@ class StepCoefficients:
         """x_t: a clean token with the noise of this timestep, drawn from q(x_t | x0)."""
         return self.signal * clean + self.noise * noise
 
+    def linear_noise(self, x: Float[Tensor, "*rows channels"], deviation: float) -> Float[Tensor, "*rows channels"]:
+        """The best linear guess of the noise in `x`, if clean tokens have mean zero and this standard deviation."""
+        return self.noise / (self.signal.square() * deviation**2 + self.noise.square()) * x
+
     def predicted_clean(
         self, x: Float[Tensor, "*rows channels"], predicted_noise: Float[Tensor, "*rows channels"]
     ) -> Float[Tensor, "*rows channels"]:

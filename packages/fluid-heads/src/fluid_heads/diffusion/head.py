@@ -2,6 +2,7 @@
 
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
@@ -88,8 +89,11 @@ class DiffusionHead(nn.Module):
         clean = (self.options.token_scale * target.float())[:, None].expand(-1, num_draws, -1)
         condition_vectors = self.network.project_condition(condition)
         conditioning = self.network.embed_timesteps(timesteps) + condition_vectors[:, None]
-        x = self._diffusion.coefficients(timesteps).noisy(clean, noise)
+        at = self._diffusion.coefficients(timesteps)
+        x = at.noisy(clean, noise)
         output = self.network(x, conditioning)
+        if self.options.linear_skip:
+            output = output + functional.pad(at.linear_noise(x, self.options.token_scale), (0, self.network.channels))
         mse, vb = self._diffusion.loss_terms(output, clean=clean, noise=noise, steps=timesteps)
         mse, vb = mse.mean(dim=1), vb.mean(dim=1)
         return TokenLoss(total=mse + vb, parts={"mse": mse.detach(), "vb": vb.detach()})

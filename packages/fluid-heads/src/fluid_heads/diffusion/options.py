@@ -3,7 +3,9 @@
 from typing import Any
 
 import attrs
-from attrs.validators import ge, gt, instance_of, le, optional
+from attrs.validators import ge, instance_of, le, optional
+
+from fluid_heads.option_checks import finite_number
 
 NUM_TIMESTEPS = 1000
 """Length of the diffusion process that heads are trained on: timesteps run from 0 to 999 (paper, section 3)."""
@@ -25,13 +27,22 @@ class DiffusionOptions:
     timesteps_per_token: int = attrs.field(default=4, validator=[instance_of(int), ge(1)])
     """How many timesteps, each with noise of its own, one hidden vector is trained on at a time."""
 
-    token_scale: float = attrs.field(default=1.0, validator=[instance_of(float), gt(0.0)])
+    token_scale: float = attrs.field(default=1.0, validator=finite_number(above=0.0))
     """Factor on tokens before noise is added; samples are divided by it.
 
     Channels that vary together, such as the pixels of a patch, show their common part through noise that hides each
     channel alone. Noise predicted at such timesteps hardly depends on the condition, which is then learned slowly.
     Smaller tokens move the process to where the condition matters (Chen, arXiv 2301.10972, section 2.3); one over the
     square root of the number of channels that vary as one is a good start. Latents of an autoencoder do well with 1.
+    """
+
+    linear_skip: bool = attrs.field(default=False, validator=instance_of(bool))
+    """Whether the network predicts only what the best linear guess of the noise leaves open.
+
+    That guess is made from the noisy token alone. Without it (as the predecessor) the network must pass the noisy
+    token through its normalised layers to the last digit before what it learns about the condition can show in the
+    loss. With it, short trainings get much further; it is the skip connection of Karras et al. (arXiv 2206.00364,
+    section 5) for noise prediction.
     """
 
     num_sampling_steps: int = attrs.field(default=100, validator=[instance_of(int), ge(1), le(NUM_TIMESTEPS)])
@@ -48,7 +59,7 @@ class DiffusionOptions:
     weights 0.9 and 0.1, the larger cluster's share moved by 0.005; from 960 it moved by 0.02.
     """
 
-    token_limit: float | None = attrs.field(default=5.0)
+    token_limit: float | None = attrs.field(default=5.0, validator=finite_number(above=0.0, or_none=True))
     """Limit on the absolute value of the predicted clean token at every sampling step; None sets no limit.
 
     It takes care of the factor that `first_timestep` leaves, and of few steps: with both, the standard
@@ -64,11 +75,6 @@ class DiffusionOptions:
                 f"'{attribute.name}' must be at most {self.first_timestep + 1}, since first_timestep is "
                 f"{self.first_timestep}, found {value}"
             )
-
-    @token_limit.validator
-    def _validate_token_limit(self, attribute: "attrs.Attribute[float]", value: float | None) -> None:
-        if value is not None and not value > 0.0:
-            raise ValueError(f"'{attribute.name}' must be above 0, or nothing for no limit, found {value}")
 
     @classmethod
     def predecessor(cls, **others: Any) -> "DiffusionOptions":

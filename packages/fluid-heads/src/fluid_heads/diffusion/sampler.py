@@ -54,6 +54,7 @@ class AncestralSampler:
         self._condition_width = condition_width
         self._diffusion = GaussianDiffusion(NoiseSchedule.cosine(timesteps))
         self._token_scale = options.token_scale
+        self._linear_skip = options.linear_skip
         self._limit = None if options.token_limit is None else options.token_limit * options.token_scale
         device = next(network.parameters()).device
         with torch.no_grad():
@@ -69,8 +70,9 @@ class AncestralSampler:
     ) -> Float[Tensor, "tokens channels"]:
         """One token for every hidden vector, in float32.
 
-        All noise of a token comes from its own row of `request.random`. Raises `InvalidRequestError` for a
-        negative temperature.
+        All noise of a token comes from its own row of `request.random`, at temperature 0 the noise that x starts from
+        alone. Raises `InvalidRequestError` for a temperature that is negative or not finite, hidden vectors of
+        another width, and random numbers or guidance that do not have one row per token.
         """
         check_request(condition, request, width=self._condition_width)
         channels = self._network.channels
@@ -140,6 +142,8 @@ class AncestralSampler:
             eps, v = output.chunk(2, dim=-1)
             negative_eps = negative_output.chunk(2, dim=-1)[0]
             eps = negative_eps + guidance_scale.float()[:, None] * (eps - negative_eps)
+        if self._linear_skip:
+            eps = eps + at.linear_noise(x, self._token_scale)
 
         clean = at.predicted_clean(x, eps)
         if self._limit is not None:
