@@ -32,7 +32,7 @@ from fluid_core.training.metrics import read_metrics
 CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
 CONTINUOUS = (
     ComponentChoice(name="pixel-patches", options={"image_size": 32, "patch_size": 4}),
-    ComponentChoice(name="diffusion", options={"depth": 3, "token_scale": 0.15, "linear_skip": True}),
+    ComponentChoice(name="diffusion", options={"depth": 3, "token_scale": 0.2, "linear_skip": True}),
 )
 DISCRETE = (
     ComponentChoice(name="patch-codebook", options={"image_size": 32, "patch_size": 4, "vocabulary_size": 512}),
@@ -45,7 +45,7 @@ VARIANTS = {
     "continuous-raster": (*CONTINUOUS, RASTER),
     "continuous-random": (*CONTINUOUS, RANDOM),
 }
-SAMPLING = {"guidance_scale": 3.0, "temperature": 0.9}
+SAMPLING = {"guidance_scale": 3.0, "temperature": 0.8}
 NUM_PICTURES = 6
 console = Console()
 

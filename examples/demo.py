@@ -35,7 +35,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
-SAMPLING = {"guidance_scale": 3.0, "temperature": 0.9}
+SAMPLING = {"guidance_scale": 3.0, "temperature": 0.8}
 # Building, timing, fitting, checkpoints and validation; they take about as long on any machine.
 OVERHEAD_SECONDS = 35.0
 # All pictures drawn on the way and at the end cost about as much as this many training steps.

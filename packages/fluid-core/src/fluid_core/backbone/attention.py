@@ -61,7 +61,9 @@ class SelfAttention(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         split = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return split[0], split[1], split[2]
+        # Not by index: the gradient of each would fill a tensor of all three.
+        queries, keys, values = split.unbind(0)
+        return queries, keys, values
 
     def _join(self, heads: Tensor) -> Tensor:
         joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
@@ -91,7 +93,8 @@ class CrossAttention(nn.Module):
     ) -> TextKeysValues:
         """What every call for these prompts will need of the text."""
         split = self.keys_values(states).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        return TextKeysValues(split[0], split[1], mask[:, None, None, :])
+        keys, values = split.unbind(0)
+        return TextKeysValues(keys, values, mask[:, None, None, :])
 
     def forward(self, x: Float[Tensor, "batch rows width"], text: TextKeysValues) -> Float[Tensor, "batch rows width"]:
         """What each row learns from the text."""
