@@ -2,10 +2,10 @@
 
 Command:   python examples/ablation.py --out runs/ablation --steps 600
 Shows:     that tokens, order and head are three independent choices; the four models differ in three names
-Runtime:   about 12 minutes on two cores for 600 steps of all four models; a finished variant is not trained again
+Runtime:   grows with --steps; a variant that is finished is not trained again, one that was interrupted continues
 Leaves:    report.md, report.json (one row per model) and comparison.png in the output folder, each run below runs/
-Expected:  with this little training, no conclusion about the paper: losses fall for all four, and the random orders
-           draw more of what is asked. Cross-entropy and noise-prediction losses have different units and stand apart
+Expected:  losses fall for all four. With this little training nothing follows about the paper's findings. Cross-entropy
+           and noise-prediction losses have different units and stand apart
 """
 
 import argparse

@@ -2,10 +2,12 @@
 
 Command:   make demo          (or: python examples/demo.py --out runs/demo --minutes 8)
 Shows:     the whole path: captions and pictures -> continuous tokens -> random order -> backbone -> diffusion head
-Runtime:   the minutes given, on a CPU with two cores; the number of steps is chosen by timing the first ones
+Runtime:   the minutes given: the number of steps is chosen by timing the first ones (a machine that slows down later
+           takes longer)
 Leaves:    contact_sheet.png (prompts and pictures, marked right or wrong by the judge), loss.png, scores.json and
            report.md in the output folder, and the model in model/: fluid sample runs/demo "a red circle"
-Expected:  pictures that show what the prompts ask for; six task scores far above chance
+Expected:  objects in the colours that prompts ask for, in about the right number, with ragged outlines; scores above
+           chance for single objects and colours, near zero for the tasks that need outlines of several objects
 """
 
 import argparse
