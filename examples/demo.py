@@ -6,8 +6,8 @@ Runtime:   the minutes given: the number of steps is chosen by timing the first 
            takes longer)
 Leaves:    contact_sheet.png (prompts and pictures, marked right or wrong by the judge), loss.png, scores.json and
            report.md in the output folder, and the model in model/: fluid sample runs/demo "a red circle"
-Expected:  objects in the colours that prompts ask for, in about the right number, with ragged outlines; scores above
-           chance for single objects and colours, near zero for the tasks that need outlines of several objects
+Expected:  objects mostly in the colours that prompts ask for, with ragged outlines; scores above chance for single
+           objects and colours, near zero for the tasks that need the outlines of several objects
 """
 
 import argparse
@@ -38,9 +38,9 @@ import matplotlib.pyplot as plt
 
 CONFIG = Path(__file__).parent / "configs" / "shapes.toml"
 SAMPLING = {"guidance_scale": 3.0, "temperature": 0.8}
-# Building, timing, fitting, checkpoints and validation; they take about as long on any machine.
+# Allowed for building, timing, fitting, checkpoints and validation.
 OVERHEAD_SECONDS = 35.0
-# All pictures drawn on the way and at the end cost about as much as this many training steps.
+# Allowed for all pictures drawn on the way and at the end: the cost of about this many training steps.
 DRAWING_IN_STEPS = 220
 SHEET_PROMPTS_PER_TASK = 4
 console = Console()
