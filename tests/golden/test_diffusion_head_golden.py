@@ -12,7 +12,7 @@ from fluid_core.exchange import Guidance, SamplerSettings
 from fluid_core.token_space import ContinuousTokens, Grid
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.head import DiffusionHead
-from fluid_heads.diffusion.network import timestep_frequencies
+from fluid_heads.denoising.network import timestep_frequencies
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, ddim_timesteps, evenly_spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.diffusion.predecessor import load_predecessor_head, predecessor_names

@@ -1,11 +1,14 @@
 """What the protocols pass to each other: small immutable values, all of them plain data."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 import attrs
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fluid_core.errors import InvalidRequestError
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import TokenSpace
 
@@ -92,15 +95,41 @@ class SamplingRequest:
     progress: float = 0.0
 
 
+class SamplerBackend(StrEnum):
+    """Which implementation of a head's sampler runs: both draw the same tokens from the same random numbers."""
+
+    AUTO = "auto"
+    """The fused one where there is one for the request and the device, else the reference."""
+
+    REFERENCE = "reference"
+    """The eager one that reads like the equations."""
+
+    FUSED = "fused"
+    """The fast one; refused where there is none."""
+
+
+def _sampler_backend(value: "str | SamplerBackend") -> SamplerBackend:
+    try:
+        return SamplerBackend(value)
+    except ValueError:
+        choices = ", ".join(backend.value for backend in SamplerBackend)
+        raise InvalidRequestError(f"The backend of a sampler is one of {choices}; found '{value}'.") from None
+
+
 @attrs.frozen(kw_only=True)
 class SamplerSettings:
     """What stays the same over a whole generation, known when a head prepares its sampler.
 
     `num_steps` is the number of evaluations a head with an iterative sampler makes per token; None is the head's
-    own default. Heads that draw a token at once refuse any other value.
+    own default. Heads that draw a token at once refuse any other value. `options` replaces some of the options the
+    head was built with for this generation; a head that has such options says which (`AdjustableSampling`).
+
+    Raises `InvalidRequestError` for an unknown backend.
     """
 
     num_steps: int | None = None
+    backend: SamplerBackend = attrs.field(default=SamplerBackend.AUTO, converter=_sampler_backend)
+    options: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fluid_core.exchange import (
     AttentionPattern,
+    SamplerBackend,
     SamplerSettings,
     SamplingRequest,
     TextFeatures,
@@ -106,6 +107,32 @@ class Head(Protocol):
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
         """A sampler for one generation. Raises `InvalidRequestError` for settings the head can not honour."""
+        ...
+
+
+@runtime_checkable
+class AdjustableSampling(Protocol):
+    """Ability of a head whose sampling options can be replaced for one generation, by `SamplerSettings.options`.
+
+    Core refuses options that are not named here, and all options for a head without this ability.
+    """
+
+    @property
+    def sampling_options(self) -> frozenset[str]:
+        """Names of the options that concern sampling alone, such as a solver or a limit on the vocabulary."""
+        ...
+
+
+@runtime_checkable
+class ReportsBackend(Protocol):
+    """Ability of a sampler that has a fused implementation: it says which one runs.
+
+    A sampler that does not say runs its reference.
+    """
+
+    @property
+    def backend(self) -> SamplerBackend:
+        """`reference` or `fused`."""
         ...
 
 

@@ -9,7 +9,7 @@ from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
-from fluid_heads.diffusion.network import DenoisingNetwork
+from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule
 from fluid_heads.diffusion.options import NUM_TIMESTEPS, DiffusionOptions
 from fluid_heads.diffusion.sampler import AncestralSampler
@@ -34,6 +34,7 @@ class DiffusionHead(nn.Module):
         self.options = options or DiffusionOptions()
         self.network = DenoisingNetwork(
             channels=token_space.channels,
+            num_outputs=2 * token_space.channels,
             condition_width=condition_width,
             width=self.options.width or condition_width,
             depth=self.options.depth,

@@ -10,7 +10,7 @@ from torch import Tensor
 from fluid_core.exchange import Guidance, SamplingRequest
 from fluid_core.keyed_random import KeyedRandom
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
-from fluid_heads.diffusion.network import DenoisingNetwork
+from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.request_checks import check_request

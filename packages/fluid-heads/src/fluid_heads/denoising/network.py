@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,7 +14,7 @@ _LONGEST_PERIOD = 10000.0
 _NORM_EPSILON = 1e-6
 
 
-def timestep_frequencies(timesteps: Int[Tensor, "*steps"]) -> Float[Tensor, "*steps features"]:
+def timestep_frequencies(timesteps: Real[Tensor, "*steps"]) -> Float[Tensor, "*steps features"]:
     """Cosines, then sines, of each timestep times 128 geometrically falling frequencies from 1 to about 1e-4."""
     # In float32 on purpose: trained weights expect these very numbers, and float64 differs by up to 5e-5.
     index = torch.arange(_NUM_FREQUENCIES, dtype=torch.float32, device=timesteps.device)
@@ -43,22 +43,25 @@ class ModulatedBlock(nn.Module):
 
 
 class DenoisingNetwork(nn.Module):
-    """Predicts noise and variance of a noisy token: output is [noise | v], `2 * channels` values.
+    """What a head knows of a noisy token: `num_outputs` values from the token, its timestep and the condition.
+
+    The diffusion head reads them as [noise | v], the flow-matching head as a velocity.
 
     The three methods split the work by what it depends on, so that callers repeat none of it: a condition is
     projected once however many timesteps it serves, a timestep is embedded once however many tokens share it.
     All of them run in the type of the weights with autocast off and return float32.
     """
 
-    def __init__(self, *, channels: int, condition_width: int, width: int, depth: int) -> None:
+    def __init__(self, *, channels: int, num_outputs: int, condition_width: int, width: int, depth: int) -> None:
         super().__init__()
         self.channels = channels
+        self.num_outputs = num_outputs
         # The order of construction decides which random numbers each layer starts from: keep it.
         self.time_embedding = nn.Sequential(nn.Linear(2 * _NUM_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.condition_projection = nn.Linear(condition_width, width)
         self.input_projection = nn.Linear(channels, width)
         self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(depth))
-        self.output_projection = nn.Linear(width, 2 * channels)
+        self.output_projection = nn.Linear(width, num_outputs)
         self.output_modulation = nn.Linear(width, 2 * width)
         self.reset_parameters()
 
@@ -84,8 +87,8 @@ class DenoisingNetwork(nn.Module):
         nn.init.zeros_(self.output_modulation.weight)
         nn.init.zeros_(self.output_projection.weight)
 
-    def embed_timesteps(self, timesteps: Int[Tensor, "*steps"]) -> Float[Tensor, "*steps width"]:
-        """A vector for each timestep of the full process (0 to 999)."""
+    def embed_timesteps(self, timesteps: Real[Tensor, "*steps"]) -> Float[Tensor, "*steps width"]:
+        """A vector for each timestep of the full process, whole or in between (0 to 1000)."""
         with without_autocast(timesteps.device):
             features = timestep_frequencies(timesteps).to(self._dtype)
             embedded: Tensor = self.time_embedding(features)
@@ -100,7 +103,7 @@ class DenoisingNetwork(nn.Module):
     def forward(
         self, x: Float[Tensor, "*rows channels"], conditioning: Float[Tensor, "*rows inner"]
     ) -> Float[Tensor, "*rows outputs"]:
-        """[noise | v] for noisy tokens `x`; `conditioning` is embedded timestep plus projected condition."""
+        """The outputs for noisy tokens `x`; `conditioning` is embedded timestep plus projected condition."""
         with without_autocast(x.device):
             activated = functional.silu(conditioning.to(self._dtype))
             hidden: Tensor = self.input_projection(x.to(self._dtype))

@@ -1,0 +1,27 @@
+"""Sampling options replaced for one generation."""
+
+from typing import TypeVar
+
+import attrs
+
+from fluid_core.errors import InvalidRequestError, did_you_mean
+from fluid_core.exchange import SamplerSettings
+
+Options = TypeVar("Options", bound=attrs.AttrsInstance)
+
+
+def with_overrides(options: Options, settings: SamplerSettings, *, adjustable: frozenset[str]) -> Options:
+    """`options` with those in `settings.options` replaced, validated as if the head had been built with them.
+
+    Raises `InvalidRequestError` for a name outside `adjustable` and for a value the options refuse.
+    """
+    for name in settings.options:
+        if name not in adjustable:
+            raise InvalidRequestError(
+                f"'{name}' can not be changed when sampling.{did_you_mean(name, sorted(adjustable))} "
+                f"This head takes {', '.join(sorted(adjustable)) or 'no options'}."
+            )
+    try:
+        return attrs.evolve(options, **settings.options)  # type: ignore[misc]
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"The head refused its sampling options: {error}.") from error
