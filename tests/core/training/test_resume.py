@@ -11,7 +11,7 @@ import torch
 from fluid_core.atomic_files import read_safetensors, write_safetensors
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, FluidError
-from fluid_core.training.checkpoint import checkpoints, save_checkpoint
+from fluid_core.training.checkpoint import Progress, checkpoints, save_checkpoint
 from fluid_core.training.metrics import read_metrics
 from fluid_core.training.same_run import check_same_run
 
@@ -260,12 +260,30 @@ def test_a_parameter_without_a_gradient_has_no_moments(trained, run_config, make
     trainer, checkpoint = trained
     del trainer.optimizer.state[trainer.model.aligner.no_text]
     save_checkpoint(
-        checkpoint.parent, step=4, keep=1, model=trainer.model, average=trainer.average, optimizer=trainer.optimizer
+        checkpoint.parent,
+        progress=Progress(step=4, seconds=1.0),
+        keep=1,
+        model=trainer.model,
+        average=trainer.average,
+        optimizer=trainer.optimizer,
     )
     assert json.loads((checkpoint / "state.json").read_text())["untouched"] == ["aligner.no_text"]
     resumed = make_trainer(run_config(), trainer.folder, resume=True)
     assert resumed.step == 4
     assert resumed.model.aligner.no_text not in resumed.optimizer.state
+
+
+def test_a_time_limit_counts_over_resumed_runs(run_config, make_trainer, tmp_path):
+    """A run that used up its minutes takes no further step when resumed, and goes on when it is given more."""
+    folder = tmp_path / "run"
+    config = run_config(num_steps=10_000, max_minutes=0.01, num_validation_images=0)
+    first = make_trainer(config, folder).train()
+    assert 0 < first.num_steps < 10_000
+    assert 0.6 <= first.seconds < 60
+    resumed = make_trainer(config, folder, resume=True)
+    assert resumed.train().num_steps == first.num_steps
+    more = run_config(num_steps=first.num_steps + 2, max_minutes=5.0, num_validation_images=0)
+    assert make_trainer(more, folder, resume=True).train().num_steps == first.num_steps + 2
 
 
 def test_only_the_newest_checkpoints_are_kept(run_config, make_trainer, tmp_path):
@@ -292,6 +310,6 @@ def test_a_checkpoint_that_fails_leaves_the_last_one(trained, monkeypatch):
     monkeypatch.setattr("fluid_core.training.checkpoint.write_json", lambda *_: (_ for _ in ()).throw(OSError("full")))
     arguments = {"model": trainer.model, "average": trainer.average, "optimizer": trainer.optimizer}
     with pytest.raises(OSError, match="full"):
-        save_checkpoint(checkpoint.parent, step=5, keep=1, **arguments)
+        save_checkpoint(checkpoint.parent, progress=Progress(step=5, seconds=1.0), keep=1, **arguments)
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
     assert {path: path.read_bytes() for path in checkpoint.iterdir()} == before

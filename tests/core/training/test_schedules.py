@@ -35,6 +35,15 @@ def test_the_cosine_falls_from_one_to_nearly_zero():
     assert learning_rate_factor(10, num_steps=10, warmup_steps=4, schedule="cosine") == pytest.approx(0.0)
 
 
+def test_with_a_time_limit_the_cosine_follows_what_is_further_along():
+    """Half of the time gone is half-way down, however few steps were taken; a constant rate stays."""
+    settings = {"num_steps": 10, "warmup_steps": 0}
+    assert learning_rate_factor(1, schedule="cosine", share_of_time=0.5, **settings) == pytest.approx(0.5)
+    assert learning_rate_factor(5, schedule="cosine", share_of_time=0.1, **settings) == pytest.approx(0.5)
+    assert learning_rate_factor(1, schedule="cosine", share_of_time=1.0, **settings) == pytest.approx(0.0)
+    assert learning_rate_factor(1, schedule="constant", share_of_time=0.5, **settings) == 1.0
+
+
 def test_the_rate_without_warmup_starts_full():
     """No warm-up, and warm-up longer than the run, are both fine."""
     assert factors("constant", warmup_steps=0) == [1.0] * 10

@@ -124,6 +124,11 @@ class TrainingConfig:
     num_steps: int = attrs.field(validator=gt(0))
     """Optimizer steps in all; a resumed run continues up to this number."""
 
+    max_minutes: float | None = attrs.field(default=None, validator=_positive_or_none())
+    """Training time after which the run ends even if steps are left; resumed runs count on. The cosine schedule then
+    follows the steps or the time, whichever is further along, and so ends near zero either way. How far a run gets
+    depends on the machine: such a run can not be repeated to the bit. None (in TOML `"none"`) sets no limit."""
+
     batch_size: int = attrs.field(validator=gt(0))
     """Images in one step. There is one process, on one device."""
 

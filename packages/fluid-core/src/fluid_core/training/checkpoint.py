@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -32,23 +33,32 @@ _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 _NAME = re.compile(r"step-(\d{8})")
 
 
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far a run has come: steps taken, and seconds of training they took over all of its processes."""
+
+    step: int
+    seconds: float
+
+
 def save_checkpoint(
     folder: Path,
     *,
-    step: int,
+    progress: "Progress",
     model: FluidModel,
     average: MovingAverage,
     optimizer: torch.optim.Optimizer,
     keep: int,
 ) -> Path:
-    """Write the state after `step` steps below `folder` and delete all but the newest `keep` checkpoints."""
-    path = folder / f"step-{step:08d}"
+    """Write the state of a run below `folder` and delete all but the newest `keep` checkpoints."""
+    path = folder / f"step-{progress.step:08d}"
     with new_folder(path) as new:
         write_safetensors(new / "model.safetensors", model.saved_state())
         write_safetensors(new / "ema.safetensors", average.weights)
         write_safetensors(new / "optimizer.safetensors", _optimizer_state(model, optimizer))
         untouched = [name for name, p in _trained(model, optimizer).items() if not optimizer.state.get(p)]
-        write_json(new / "state.json", {"format_version": 1, "step": step, "untouched": untouched})
+        state = {"format_version": 1, "step": progress.step, "seconds": progress.seconds, "untouched": untouched}
+        write_json(new / "state.json", state)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return path
@@ -59,8 +69,10 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path, *, model: FluidModel, average: MovingAverage, optimizer: torch.optim.Optimizer) -> int:
-    """Restore all of a checkpoint and return its step.
+def load_checkpoint(
+    path: Path, *, model: FluidModel, average: MovingAverage, optimizer: torch.optim.Optimizer
+) -> "Progress":
+    """Restore all of a checkpoint and say how far the run had come.
 
     Everything is read and checked before anything changes: raises `CheckpointError` for a missing or damaged file and
     `CheckpointMismatchError` for another model's.
@@ -82,14 +94,16 @@ def load_checkpoint(path: Path, *, model: FluidModel, average: MovingAverage, op
     load_state(model, weights, source=str(path / "model.safetensors"), expected=model.saved_state())
     average.load(averages)
     _load_optimizer_state(model, optimizer, moments)
-    return int(state["step"])
+    return Progress(step=state["step"], seconds=float(state["seconds"]))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """`step` and `untouched`. Raises `CheckpointError` if one of them is not there."""
+    """`step`, `seconds` and `untouched`. Raises `CheckpointError` if one of them is not there."""
     state = read_json(path)
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise CheckpointError(f"{path} is damaged: expected the number of steps taken.")
+    if not isinstance(state.get("seconds"), int | float):
+        raise CheckpointError(f"{path} is damaged: expected the seconds trained.")
     if not isinstance(state.get("untouched"), list):
         raise CheckpointError(f"{path} is damaged: expected the list of parameters that had no gradient yet.")
     return state

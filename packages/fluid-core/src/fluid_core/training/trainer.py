@@ -25,7 +25,7 @@ from fluid_core.model import BatchLoss, FluidModel
 from fluid_core.pipeline import FluidPipeline
 from fluid_core.protocols import LearnsFromImages
 from fluid_core.saved_model import save_model
-from fluid_core.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fluid_core.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
 from fluid_core.training.learning_rate import learning_rate_factor
 from fluid_core.training.metrics import MetricsFile
 from fluid_core.training.moving_average import MovingAverage
@@ -92,9 +92,12 @@ class Trainer:
         self.step = 0
         """Steps taken so far."""
 
+        self._started: float | None = None
+        self._seconds_before = 0.0
         found = checkpoints(self._checkpoints)
         if found:
-            self.step = load_checkpoint(found[-1], model=self.model, average=self.average, optimizer=self.optimizer)
+            reached = load_checkpoint(found[-1], model=self.model, average=self.average, optimizer=self.optimizer)
+            self.step, self._seconds_before = reached.step, reached.seconds
         else:
             self._fit_tokenizer()
         write_bytes(self.folder / "config.json", config_to_json(self.config).encode())
@@ -105,14 +108,16 @@ class Trainer:
         settings = self.settings
         loader = BatchLoader(self.train_data, batch_size=settings.batch_size, seed=settings.seed)
         started, first_step = time.perf_counter(), self.step
+        self._started = started
         validation: dict[str, float] = {}
         self.model.train()
         with self.progress.running(first_step, settings.num_steps, settings.batch_size):
             try:
-                while self.step < settings.num_steps:
+                last = self._finished()
+                while not last:
                     loss, norm, rate = self._train_step(loader)
                     self.step += 1
-                    last = self.step == settings.num_steps
+                    last = self._finished()
                     if self.step % settings.log_every == 0 or last:
                         self._log(loss, norm, rate, started, first_step, len(loader.unreadable))
                     if _due(self.step, settings.sample_every) or (last and settings.sample_every):
@@ -131,6 +136,17 @@ class Trainer:
             images_per_second=(self.step - first_step) * settings.batch_size / seconds,
             validation=validation,
         )
+
+    def _seconds(self) -> float:
+        """Time trained so far, in this process and those it continues."""
+        return self._seconds_before + (0.0 if self._started is None else time.perf_counter() - self._started)
+
+    def _share_of_time(self) -> float:
+        limit = self.settings.max_minutes
+        return 0.0 if limit is None else min(1.0, self._seconds() / (60.0 * limit))
+
+    def _finished(self) -> bool:
+        return self.step >= self.settings.num_steps or self._share_of_time() >= 1.0
 
     def _train_step(self, loader: BatchLoader) -> tuple[BatchLoss, float, float]:
         settings, step = self.settings, self.step
@@ -157,7 +173,11 @@ class Trainer:
         if settings.gradient_clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(trained, settings.gradient_clip_norm, norm)
         rate = settings.learning_rate * learning_rate_factor(
-            step, num_steps=settings.num_steps, warmup_steps=settings.warmup_steps, schedule=settings.schedule
+            step,
+            num_steps=settings.num_steps,
+            warmup_steps=settings.warmup_steps,
+            schedule=settings.schedule,
+            share_of_time=self._share_of_time(),
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -275,7 +295,7 @@ class Trainer:
     def _save_checkpoint(self) -> None:
         save_checkpoint(
             self._checkpoints,
-            step=self.step,
+            progress=Progress(step=self.step, seconds=self._seconds()),
             model=self.model,
             average=self.average,
             optimizer=self.optimizer,

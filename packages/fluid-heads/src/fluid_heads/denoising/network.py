@@ -11,7 +11,7 @@ from fluid_heads.precision import without_autocast
 
 _NUM_FREQUENCIES = 128
 _LONGEST_PERIOD = 10000.0
-_NORM_EPSILON = 1e-6
+NORM_EPSILON = 1e-6
 
 
 def timestep_frequencies(timesteps: Real[Tensor, "*steps"]) -> Float[Tensor, "*steps features"]:
@@ -28,7 +28,7 @@ class ModulatedBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=_NORM_EPSILON)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPSILON)
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Linear(width, 3 * width)
 
@@ -110,7 +110,7 @@ class DenoisingNetwork(nn.Module):
             for block in self.blocks:
                 hidden = block(hidden, activated)
             shift, scale = self.output_modulation(activated).chunk(2, dim=-1)
-            hidden = functional.layer_norm(hidden, hidden.shape[-1:], eps=_NORM_EPSILON)
+            hidden = functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
             output: Tensor = self.output_projection(hidden * (1.0 + scale) + shift)
             return output.float()
 

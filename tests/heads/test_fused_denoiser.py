@@ -1,0 +1,142 @@
+"""The denoiser prepared for CPUs computes what the plain one computes, in bounded memory."""
+
+import pytest
+import torch
+
+from fluid_core.errors import InvalidRequestError
+from fluid_core.exchange import Guidance, SamplerBackend
+from fluid_heads.denoising import packed_linear
+from fluid_heads.denoising.evaluation import ReferenceDenoiser
+from fluid_heads.denoising.fused import FusedDenoiser
+from fluid_heads.denoising.network import DenoisingNetwork
+from fluid_heads.denoising.packed_linear import PackedLinear, packing_available
+from fluid_heads.denoising.selection import choose_denoiser
+
+CONDITION_WIDTH, CHANNELS, WIDTH = 24, 6, 32
+TIMESTEPS = list(range(0, 1000, 90))
+
+
+def random_network(depth: int = 3, dtype: torch.dtype = torch.float32) -> DenoisingNetwork:
+    """A network none of whose weights is zero, so that every path shows in the output."""
+    torch.manual_seed(3)
+    network = DenoisingNetwork(
+        channels=CHANNELS, num_outputs=2 * CHANNELS, condition_width=CONDITION_WIDTH, width=WIDTH, depth=depth
+    )
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network.to(dtype)
+
+
+def inputs(num_tokens: int, *, guided: bool) -> tuple[torch.Tensor, Guidance | None, torch.Tensor]:
+    """Conditions, guidance and noisy tokens."""
+    generator = torch.Generator().manual_seed(num_tokens)
+    condition, negative = torch.randn(2, num_tokens, CONDITION_WIDTH, generator=generator)
+    guidance = Guidance(negative=negative, scale=torch.full((num_tokens,), 2.0)) if guided else None
+    return condition, guidance, torch.randn(num_tokens, CHANNELS, generator=generator)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 40])
+@pytest.mark.parametrize("modulation_rows", [1, 16, 1000])
+def test_equals_the_reference(num_tokens: int, guided: bool, modulation_rows: int) -> None:
+    """Whatever the number of tokens and the size of blocks and chunks, at every timestep and in any order."""
+    network = random_network()
+    reference = ReferenceDenoiser(network, TIMESTEPS)
+    fused = FusedDenoiser(network, TIMESTEPS, modulation_rows=modulation_rows)
+    condition, guidance, x = inputs(num_tokens, guided=guided)
+    expected_at, found_at = reference.begin(condition, guidance), fused.begin(condition, guidance)
+    for step in (11, 10, 3, 7, 0):
+        expected, found = expected_at(step, x), found_at(step, x)
+        torch.testing.assert_close(found.output, expected.output, atol=2e-5, rtol=2e-5)
+        assert (found.negative is None) == (not guided)
+        if expected.negative is not None and found.negative is not None:
+            torch.testing.assert_close(found.negative, expected.negative, atol=2e-5, rtol=2e-5)
+
+
+def test_x_is_left_alone() -> None:
+    """The noisy tokens belong to the sampler: the in-place arithmetic stays inside."""
+    _, _, x = inputs(5, guided=False)
+    kept = x.clone()
+    evaluation = FusedDenoiser(random_network(), TIMESTEPS).begin(inputs(5, guided=False)[0], None)
+    first = evaluation(4, x).output
+    assert torch.equal(x, kept)
+    assert torch.equal(evaluation(4, x).output, first)
+
+
+def test_no_tokens() -> None:
+    """Nothing in, nothing out."""
+    condition, guidance, x = inputs(0, guided=True)
+    prediction = FusedDenoiser(random_network(), TIMESTEPS).begin(condition, guidance)(0, x)
+    assert prediction.output.shape == (0, 2 * CHANNELS)
+    assert prediction.negative is not None and prediction.negative.shape == (0, 2 * CHANNELS)
+
+
+def test_holds_its_own_weights() -> None:
+    """A change of the network after preparing does not reach the denoiser half-way."""
+    network = random_network()
+    condition, _, x = inputs(3, guided=False)
+    denoiser = FusedDenoiser(network, TIMESTEPS)
+    before = denoiser.begin(condition, None)(2, x).output
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(denoiser.begin(condition, None)(2, x).output, before)
+
+
+def test_bfloat16_weights_are_computed_in_float32() -> None:
+    """Within the rounding of bfloat16 of the reference (2% of the largest output), which computes in bfloat16."""
+    network = random_network(dtype=torch.bfloat16)
+    condition, _, x = inputs(9, guided=False)
+    expected = ReferenceDenoiser(network, TIMESTEPS).begin(condition, None)(5, x).output
+    found = FusedDenoiser(network, TIMESTEPS).begin(condition, None)(5, x).output
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max()) < 0.02 * float(expected.abs().max())
+
+
+def test_memory_of_modulations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more rows are modulated at a time than asked for, whatever the number of tokens and timesteps."""
+    most = 0
+    call = PackedLinear.__call__
+
+    def watched(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
+        nonlocal most
+        most = max(most, x.shape[0])
+        return call(self, x)
+
+    denoiser = FusedDenoiser(random_network(), TIMESTEPS, modulation_rows=8)
+    for num_tokens, guided in ((1, False), (3, True), (100, False), (100, True)):
+        condition, guidance, x = inputs(num_tokens, guided=guided)
+        evaluation = denoiser.begin(condition, guidance)
+        monkeypatch.setattr(PackedLinear, "__call__", watched)
+        for step in reversed(range(len(TIMESTEPS))):
+            evaluation(step, x)
+        monkeypatch.setattr(PackedLinear, "__call__", call)
+    assert most == 8
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 5, 33])
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_packed_linear(num_rows: int, silu: bool, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With or without the library's packed weights it is a linear layer with an optional SiLU."""
+    if packed and not packing_available():
+        pytest.skip("this build of PyTorch has no oneDNN operators")
+    monkeypatch.setattr(packed_linear, "packing_available", lambda: packed)
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(13, 21), torch.randn(13), torch.randn(num_rows, 21)
+    expected = x @ weight.T + bias
+    if silu:
+        expected = expected * expected.sigmoid()
+    layer = PackedLinear(weight, bias, silu=silu)
+    assert layer.is_packed is packed
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_selection() -> None:
+    """`auto` is the fused denoiser on a CPU; elsewhere it is the reference, and asking for `fused` is refused."""
+    network = random_network()
+    assert choose_denoiser(network, TIMESTEPS, SamplerBackend.AUTO).backend is SamplerBackend.FUSED
+    assert choose_denoiser(network, TIMESTEPS, SamplerBackend.FUSED).backend is SamplerBackend.FUSED
+    assert choose_denoiser(network, TIMESTEPS, SamplerBackend.REFERENCE).backend is SamplerBackend.REFERENCE
+    with pytest.raises(InvalidRequestError, match="no fused denoiser for the device 'meta'.*Use the backend 'auto'"):
+        choose_denoiser(network.to("meta"), TIMESTEPS, SamplerBackend.FUSED)
