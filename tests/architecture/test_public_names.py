@@ -72,7 +72,15 @@ PUBLIC_NAMES = {
         "build_t5_encoder",
         "example_t5_options",
     ],
-    "fluid_heads": ["DiffusionHead", "DiffusionOptions", "SoftmaxHead", "SoftmaxOptions", "load_predecessor_head"],
+    "fluid_heads": [
+        "DiffusionHead",
+        "DiffusionOptions",
+        "FlowHead",
+        "FlowOptions",
+        "SoftmaxHead",
+        "SoftmaxOptions",
+        "load_predecessor_head",
+    ],
     "fluid_orders": [
         "RandomOrder",
         "RandomOrderOptions",

@@ -65,7 +65,7 @@ def test_built_in_components_are_among_them():
     """The catalog these suites run over holds what the four packages declare: an empty one would pass unnoticed."""
     catalog = installed_components()
     assert not catalog.failures
-    assert {"diffusion", "softmax"} <= set(catalog.names("head"))
+    assert {"diffusion", "flow", "softmax"} <= set(catalog.names("head"))
     assert {"raster", "random"} <= set(catalog.names("order"))
     assert {"pixel-patches", "patch-codebook"} <= set(catalog.names("tokenizer"))
     assert {"bytes", "t5"} <= set(catalog.names("text-encoder"))

@@ -1,11 +1,14 @@
 """The kit is worth something: heads with one mistake each, and the test of the suite that finds it."""
 
+from types import SimpleNamespace
+
 import attrs
 import pytest
 import torch
 from torch import nn
 
-from fluid_core.exchange import TokenLoss
+from fluid_core.errors import InvalidRequestError
+from fluid_core.exchange import SamplerBackend, TokenLoss
 from fluid_core.testing import HeadSuite
 from fluid_core.testing.example_tokens import example_token_space
 from fluid_core.testing.tiny import TinyCategoricalHead, TinyGaussianHead
@@ -319,6 +322,121 @@ class AnyNumberOfSteps(TinyCategoricalHead):
     def sampler(self, settings):
         """A sampler, always."""
         return TinyCategoricalSampler(self)
+
+
+class RefusesItsOwnOptions(TinyGaussianHead):
+    """Names an option that its sampler then does not take."""
+
+    caught_by = "test_sampling_options_are_accepted"
+    options = SimpleNamespace(limit=None)
+    sampling_options = frozenset({"limit"})
+
+    def sampler(self, settings):
+        """A sampler without options."""
+        if settings.options:
+            raise InvalidRequestError("Expected no options.")
+        return super().sampler(settings)
+
+
+class OptionThatMovesSamples(RefusesItsOwnOptions):
+    """Takes the value the option has already for a wish to do something else."""
+
+    def sampler(self, settings):
+        """A sampler that adds something if the option is given."""
+        draw = TinyGaussianSampler(self)
+        return lambda condition, request: draw(condition, request) + len(settings.options)
+
+
+class OptionsWithoutValues(RefusesItsOwnOptions):
+    """Misspells the name, so that no option of the head has it."""
+
+    sampling_options = frozenset({"limits"})
+
+
+class ReportsNoBackend(TinyGaussianHead):
+    """Repeats what was asked for instead of saying what runs."""
+
+    caught_by = "test_the_backend_is_reported"
+
+    def sampler(self, settings):
+        """A sampler that reports the request."""
+        sampler = super().sampler(settings)
+        sampler.backend = settings.backend
+        return sampler
+
+
+class AlwaysFused(ReportsNoBackend):
+    """Runs its fused sampler even where the reference is asked for."""
+
+    def sampler(self, settings):
+        """A sampler that is always the same."""
+        sampler = super().sampler(settings)
+        sampler.backend = SamplerBackend.FUSED
+        return sampler
+
+
+class _FastSampler(TinyGaussianSampler):
+    backend = SamplerBackend.FUSED
+
+
+class FusedWithOtherNoise(TinyGaussianHead):
+    """The fused sampler takes its numbers from another place of the stream."""
+
+    caught_by = "test_a_fused_sampler_draws_what_the_reference_draws"
+
+    def sampler(self, settings):
+        """A fused sampler unless the reference is asked for."""
+        return TinyGaussianSampler(self) if settings.backend is SamplerBackend.REFERENCE else self.draw_fused()
+
+    def draw_fused(self):
+        """A sampler that skips a number."""
+        sampler = _FastSampler(self)
+
+        class Skipping:
+            backend = SamplerBackend.FUSED
+
+            def __call__(self, condition, request):
+                request.random.uniform()
+                return sampler(condition, request)
+
+        return Skipping()
+
+
+class FusedWithoutGuidance(FusedWithOtherNoise):
+    """The fused sampler is right as long as nothing is guided."""
+
+    def draw_fused(self):
+        """A sampler that ignores guidance."""
+        sampler = _FastSampler(self)
+
+        class Unguided:
+            backend = SamplerBackend.FUSED
+
+            def __call__(self, condition, request):
+                return sampler(condition, attrs.evolve(request, guidance=None))
+
+        return Unguided()
+
+
+class FusedForgetsTheLastId(TinyCategoricalHead):
+    """The fused sampler never draws the last id of the vocabulary."""
+
+    caught_by = "test_a_fused_sampler_draws_what_the_reference_draws"
+
+    def sampler(self, settings):
+        """A fused sampler for a vocabulary that is one short."""
+        sampler = super().sampler(settings)
+        if settings.backend is SamplerBackend.REFERENCE:
+            return sampler
+        last = self.token_space.vocabulary_size - 1
+
+        class Short:
+            backend = SamplerBackend.FUSED
+
+            def __call__(self, condition, request):
+                return sampler(condition, request).clamp(max=last - 1)
+
+        return Short()
 
 
 BROKEN = [

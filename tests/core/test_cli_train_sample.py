@@ -114,6 +114,7 @@ def test_train_resumes_on_request_only(fluid, config, trained):
 def test_sample_draws_a_file_for_each_image_and_a_sheet(fluid, trained, tmp_path):
     """Pictures in the order of the prompts, with seeds; a run folder stands for its model; a seed repeats them."""
     call = ("--images-per-prompt", 2, "--seed", 3, "--steps", 2, "--guidance", 2.0, "--guidance-schedule", "linear")
+    call = (*call, "--head-backend", "reference")
     code, out, err = fluid("sample", trained, "a red circle", "two blue squares", *call)
     assert (code, err) == (0, "")
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
@@ -121,7 +122,7 @@ def test_sample_draws_a_file_for_each_image_and_a_sheet(fluid, trained, tmp_path
     assert pixels(tmp_path / "samples/00000.png").shape == (24, 24, 3)
     lines = out.splitlines()
     assert [line.split("  ")[-1] for line in lines] == ["a red circle"] * 2 + ["two blue squares"] * 2 + [
-        "(ema weights)"
+        "(ema weights, reference sampler of the head)"
     ]
     seeds = [line.split("seed ")[1].split()[0] for line in lines[:4]]
     assert len(set(seeds)) == 4
@@ -142,6 +143,26 @@ def test_sample_options_reach_the_model(fluid, saved_run, tmp_path):
         code, _, _ = fluid(*base, *options, "--out", tmp_path / str(index))
         assert code == 0
         assert not np.array_equal(pixels(tmp_path / "base/00000.png"), pixels(tmp_path / str(index) / "00000.png"))
+
+
+def test_backend_and_options_of_the_head_reach_it(fluid, small_model, tmp_path):
+    """The last line says what ran; limits on the vocabulary change the pictures as temperature 0 does."""
+    FluidPipeline(small_model("discrete")).save_pretrained(tmp_path / "ids")
+    base = ("sample", tmp_path / "ids", "a", "--seed", 1, "--steps", 2)
+    ran = {
+        "plain": ((), "fused"),
+        "reference": (("--head-backend", "reference"), "reference"),
+        "limited": (("--head-option", "top_k=1", "--head-option", "top_p=0.9"), "reference"),
+        "cold": (("--temperature", 0.0), "fused"),
+    }
+    for name, (options, backend) in ran.items():
+        code, out, err = fluid(*base, *options, "--out", tmp_path / name)
+        assert (code, err) == (0, "")
+        assert out.rstrip().endswith(f"{backend} sampler of the head)")
+    plain, reference, limited, cold = (pixels(tmp_path / name / "00000.png") for name in ran)
+    assert np.array_equal(plain, reference)
+    assert np.array_equal(limited, cold)
+    assert not np.array_equal(plain, limited)
 
 
 def test_a_run_that_has_not_finished_says_how_to_continue(fluid, saved_run):
@@ -172,6 +193,8 @@ def test_a_run_that_has_not_finished_says_how_to_continue(fluid, saved_run):
         (("sample", "{run}", "a", "--temperature", "-1"), "temperature"),
         (("sample", "{run}", "a", "--images-per-prompt", "0"), "num_images_per_prompt"),
         (("sample", "{run}", "a", "--seed", "-4"), "seed"),
+        (("sample", "{run}", "a", "--head-option", "top_k"), "such as 'top_k=50'"),
+        (("sample", "{run}", "a", "--head-option", "top_k=5"), "top_k"),
         (("sample", "{run}", "a", "--out", "{config}"), "can not be written"),
         (("sample", "{run}/model/model.safetensors", "a"), "Expected the folder of a saved model"),
     ],

@@ -168,7 +168,8 @@ def test_the_number_of_head_steps_is_honoured(small_model, draw):
     model = small_model()
     calls = []
     model.head.network.register_forward_hook(lambda *_: calls.append(1))
-    draw(model, num_steps=1, num_head_steps=3)
+    # The fused sampler does not call the module.
+    draw(model, num_steps=1, num_head_steps=3, head_backend="reference")
     assert len(calls) == 3
     with pytest.raises(InvalidRequestError, match="one step, found num_steps=3"):
         draw(small_model("discrete"), num_head_steps=3)

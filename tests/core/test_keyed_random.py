@@ -79,3 +79,21 @@ def test_keys_come_from_a_generator():
     assert torch.equal(first.normal((4,)), second.normal((4,)))
     assert first.num_rows == 5
     assert KeyedRandom(torch.arange(100)).integers(7, (100,)).max() == 6
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 5, 7, 100])
+def test_groups_of_rows_hold_the_numbers_of_one_draw(num_rows):
+    """Drawn a few rows at a time they are those of `uniform`, wherever the stream stands, and count as one draw."""
+    whole, grouped = (KeyedRandom(torch.arange(7) + 2**40) for _ in range(2))
+    for source in (whole, grouped):
+        source.uniform((3,))
+    groups = grouped.uniform_in_groups((4, 5), num_rows)
+    # The stream has moved on before the first group is asked for.
+    assert torch.equal(grouped.child(3).uniform(), whole.child(3).uniform())
+    expected, following = whole.uniform((4, 5)), whole.uniform()
+    assert torch.equal(grouped.uniform(), following)
+    found = list(groups)
+    assert max(len(group) for group in found) == min(num_rows, 7)
+    assert torch.equal(torch.cat(found), expected)
+    with pytest.raises(ValueError, match="one row or more, found 0"):
+        grouped.uniform_in_groups((4,), 0)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fluid_core.exchange import Guidance, SamplerSettings
 from fluid_core.token_space import ContinuousTokens, Grid
+from fluid_heads.denoising.network import timestep_frequencies
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.head import DiffusionHead
-from fluid_heads.denoising.network import timestep_frequencies
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, ddim_timesteps, evenly_spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.diffusion.predecessor import load_predecessor_head, predecessor_names
@@ -137,6 +137,7 @@ def test_gradients(head: DiffusionHead, loss_record: dict[str, Tensor]) -> None:
         assert relative_error(gradient, loss_record[f"grad.{theirs}"]) < 2e-5, theirs
 
 
+@pytest.mark.parametrize("backend", ["reference", "fused"])
 @pytest.mark.parametrize(
     ("name", "scale", "temperature", "num_steps", "tolerance"),
     [
@@ -151,9 +152,15 @@ def test_gradients(head: DiffusionHead, loss_record: dict[str, Tensor]) -> None:
     ],
 )
 def test_sampling(
-    head: DiffusionHead, name: str, scale: float | None, temperature: float, num_steps: int, tolerance: float
+    head: DiffusionHead,
+    name: str,
+    scale: float | None,
+    temperature: float,
+    num_steps: int,
+    tolerance: float,
+    backend: str,
 ) -> None:
-    """The recorded course from the recorded noise: every step's values and the result.
+    """The recorded course from the recorded noise: every step's values and the result, by both implementations.
 
     With guidance the predecessor samples the unconditional half too and throws it away; only the other is
     compared. The first steps multiply rounding of the predicted noise by up to 2e4, which later steps forget:
@@ -164,7 +171,7 @@ def test_sampling(
     guidance = None
     if scale is not None:
         guidance = Guidance(negative=record["z"][num_tokens:], scale=torch.full((num_tokens,), scale))
-    sampler = head.sampler(SamplerSettings(num_steps=num_steps))
+    sampler = head.sampler(SamplerSettings(num_steps=num_steps, backend=backend))
     steps = list(
         sampler.reverse_process(
             record["z"][:num_tokens],

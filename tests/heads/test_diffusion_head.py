@@ -115,7 +115,7 @@ def test_one_condition_is_projected_once(condition: Tensor, target: Tensor) -> N
     head.network.condition_projection.register_forward_hook(lambda _m, args, _out: rows.append(len(args[0])))
     head.loss(condition, target, random=keys(5))
     assert rows == [5]
-    head.sampler(SamplerSettings(num_steps=7))(condition, SamplingRequest(random=keys(5)))
+    head.sampler(SamplerSettings(num_steps=7, backend="reference"))(condition, SamplingRequest(random=keys(5)))
     assert rows == [5, 5]
 
 
@@ -278,7 +278,7 @@ def test_any_number_of_steps(num_steps: int, condition: Tensor) -> None:
     head = random_head(DiffusionOptions(width=4, depth=1))
     calls = []
     head.network.register_forward_hook(lambda *_: calls.append(1))
-    sampler = head.sampler(SamplerSettings(num_steps=num_steps))
+    sampler = head.sampler(SamplerSettings(num_steps=num_steps, backend="reference"))
     sample = sampler(condition[:1], SamplingRequest(random=keys(1)))
     assert bool(torch.isfinite(sample).all())
     assert len(calls) == sampler.num_steps == num_steps
@@ -297,8 +297,8 @@ def test_zero_tokens(head: DiffusionHead) -> None:
 
 def test_requests_without_meaning_are_refused(head: DiffusionHead, condition: Tensor) -> None:
     """Steps the process does not have, temperatures and shapes that do not fit."""
-    for num_steps in (0, -3, 982):
-        with pytest.raises(InvalidRequestError, match=f"1 to 981 sampling steps.*found {num_steps}"):
+    for num_steps, expected in ((0, "at least 1"), (-3, "at least 1"), (982, "from 1 to 981")):
+        with pytest.raises(InvalidRequestError, match=f"'num_sampling_steps' must be .*{expected}.*found {num_steps}"):
             head.sampler(SamplerSettings(num_steps=num_steps))
     sampler = head.sampler(SamplerSettings())
     with pytest.raises(InvalidRequestError, match=r"temperature of 0 or more, found -0\.5"):

@@ -8,7 +8,7 @@ from fluid_core.exchange import Guidance, SamplerSettings, SamplingRequest
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens, Grid
 from fluid_heads.diffusion.head import DiffusionHead
-from fluid_heads.diffusion.options import DiffusionOptions
+from fluid_heads.diffusion.options import SOLVERS, DiffusionOptions
 
 CHANNELS, WIDTH, NUM_TRAINING_STEPS = 16, 32, 150
 SPACE = ContinuousTokens(grid=Grid(height=4, width=4), channels=CHANNELS)
@@ -22,13 +22,12 @@ def toy_tokens(num_tokens: int, generator: torch.Generator) -> tuple[Tensor, Ten
     return condition, 0.95 * condition @ mixing + spread
 
 
-@pytest.fixture(scope="module")
-def brief_head() -> DiffusionHead:
+def trained_head(**options: bool) -> DiffusionHead:
     """A head after 150 steps of training: a few seconds."""
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = DiffusionHead(SPACE, WIDTH, DiffusionOptions(width=64, depth=3))
+        head = DiffusionHead(SPACE, WIDTH, DiffusionOptions(width=64, depth=3, **options))
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
     for _ in range(NUM_TRAINING_STEPS):
         condition, target = toy_tokens(128, generator)
@@ -39,14 +38,26 @@ def brief_head() -> DiffusionHead:
     return head
 
 
-def spread_of_samples(head: DiffusionHead, num_steps: int, scale: float | None = None) -> float:
+@pytest.fixture(scope="module")
+def brief_head() -> DiffusionHead:
+    """A briefly trained head with default options."""
+    return trained_head()
+
+
+@pytest.fixture(scope="module")
+def brief_head_with_skip() -> DiffusionHead:
+    """The same training with the linear skip, which leaves the network less to learn."""
+    return trained_head(linear_skip=True)
+
+
+def spread_of_samples(head: DiffusionHead, num_steps: int, scale: float | None = None, **options: str | float) -> float:
     """Standard deviation of samples as a multiple of the true tokens'."""
     condition, target = toy_tokens(256, torch.Generator().manual_seed(77))
     guidance = None
     if scale is not None:
         guidance = Guidance(negative=torch.zeros_like(condition), scale=torch.full((256,), scale))
     request = SamplingRequest(random=KeyedRandom(torch.arange(256)), guidance=guidance)
-    sample = head.sampler(SamplerSettings(num_steps=num_steps))(condition, request)
+    sample = head.sampler(SamplerSettings(num_steps=num_steps, options=options))(condition, request)
     return float(sample.std() / target.std())
 
 
@@ -56,9 +67,29 @@ def test_default_settings_sample_sanely(brief_head: DiffusionHead, num_steps: in
     assert 0.8 < spread_of_samples(brief_head, num_steps) < 1.25
 
 
-def test_default_settings_stay_bounded_under_guidance(brief_head: DiffusionHead) -> None:
+@pytest.mark.parametrize("num_steps", [100, 50, 25, 10])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_samples_sanely_with_the_linear_skip(
+    brief_head_with_skip: DiffusionHead, solver: str, num_steps: int
+) -> None:
+    """Within 25% of the true standard deviation, all else at its default."""
+    assert 0.8 < spread_of_samples(brief_head_with_skip, num_steps, solver=solver) < 1.25
+
+
+@pytest.mark.parametrize("num_steps", [100, 50, 25, 10])
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
+def test_solvers_without_noise_keep_early_errors(brief_head: DiffusionHead, solver: str, num_steps: int) -> None:
+    """What the noise of ancestral sampling makes up for stays: up to three times the width from 980, 1.5 from 900."""
+    from_900 = spread_of_samples(brief_head, num_steps, solver=solver, first_timestep=900)
+    assert 0.8 < from_900 < 1.5
+    assert from_900 < spread_of_samples(brief_head, num_steps, solver=solver) < 3.0
+
+
+@pytest.mark.parametrize("rescale", [0.0, 1.0])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_default_settings_stay_bounded_under_guidance(brief_head: DiffusionHead, solver: str, rescale: float) -> None:
     """Guidance widens the samples, as it should, but they do not run away."""
-    assert spread_of_samples(brief_head, 50, scale=3.0) < 4.0
+    assert spread_of_samples(brief_head, 50, scale=3.0, solver=solver, guidance_rescale=rescale) < 4.0
 
 
 def test_the_predecessors_settings_run_away(brief_head: DiffusionHead) -> None:

@@ -10,10 +10,13 @@ from fluid_heads.denoising.evaluation import ReferenceDenoiser
 from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.denoising.packed_linear import PackedLinear, packing_available
-from fluid_heads.denoising.selection import choose_denoiser
+from fluid_heads.denoising.packed_network import PackedNetwork
+from fluid_heads.denoising.selection import DenoiserSource
 
 CONDITION_WIDTH, CHANNELS, WIDTH = 24, 6, 32
 TIMESTEPS = list(range(0, 1000, 90))
+BYTES_PER_ROW = 4 * WIDTH * (3 * 3 + 2)
+"""Modulations of one row: three for each of three blocks, and two before the output."""
 
 
 def random_network(depth: int = 3, dtype: torch.dtype = torch.float32) -> DenoisingNetwork:
@@ -37,12 +40,12 @@ def inputs(num_tokens: int, *, guided: bool) -> tuple[torch.Tensor, Guidance | N
 
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("num_tokens", [1, 2, 7, 40])
-@pytest.mark.parametrize("modulation_rows", [1, 16, 1000])
+@pytest.mark.parametrize("modulation_rows", [0, 16, 1000])
 def test_equals_the_reference(num_tokens: int, guided: bool, modulation_rows: int) -> None:
     """Whatever the number of tokens and the size of blocks and chunks, at every timestep and in any order."""
     network = random_network()
     reference = ReferenceDenoiser(network, TIMESTEPS)
-    fused = FusedDenoiser(network, TIMESTEPS, modulation_rows=modulation_rows)
+    fused = FusedDenoiser(PackedNetwork(network), TIMESTEPS, modulation_bytes=modulation_rows * BYTES_PER_ROW)
     condition, guidance, x = inputs(num_tokens, guided=guided)
     expected_at, found_at = reference.begin(condition, guidance), fused.begin(condition, guidance)
     for step in (11, 10, 3, 7, 0):
@@ -57,7 +60,7 @@ def test_x_is_left_alone() -> None:
     """The noisy tokens belong to the sampler: the in-place arithmetic stays inside."""
     _, _, x = inputs(5, guided=False)
     kept = x.clone()
-    evaluation = FusedDenoiser(random_network(), TIMESTEPS).begin(inputs(5, guided=False)[0], None)
+    evaluation = FusedDenoiser(PackedNetwork(random_network()), TIMESTEPS).begin(inputs(5, guided=False)[0], None)
     first = evaluation(4, x).output
     assert torch.equal(x, kept)
     assert torch.equal(evaluation(4, x).output, first)
@@ -66,16 +69,17 @@ def test_x_is_left_alone() -> None:
 def test_no_tokens() -> None:
     """Nothing in, nothing out."""
     condition, guidance, x = inputs(0, guided=True)
-    prediction = FusedDenoiser(random_network(), TIMESTEPS).begin(condition, guidance)(0, x)
+    prediction = FusedDenoiser(PackedNetwork(random_network()), TIMESTEPS).begin(condition, guidance)(0, x)
     assert prediction.output.shape == (0, 2 * CHANNELS)
-    assert prediction.negative is not None and prediction.negative.shape == (0, 2 * CHANNELS)
+    assert prediction.negative is not None
+    assert prediction.negative.shape == (0, 2 * CHANNELS)
 
 
 def test_holds_its_own_weights() -> None:
     """A change of the network after preparing does not reach the denoiser half-way."""
     network = random_network()
     condition, _, x = inputs(3, guided=False)
-    denoiser = FusedDenoiser(network, TIMESTEPS)
+    denoiser = FusedDenoiser(PackedNetwork(network), TIMESTEPS)
     before = denoiser.begin(condition, None)(2, x).output
     with torch.no_grad():
         for parameter in network.parameters():
@@ -88,7 +92,7 @@ def test_bfloat16_weights_are_computed_in_float32() -> None:
     network = random_network(dtype=torch.bfloat16)
     condition, _, x = inputs(9, guided=False)
     expected = ReferenceDenoiser(network, TIMESTEPS).begin(condition, None)(5, x).output
-    found = FusedDenoiser(network, TIMESTEPS).begin(condition, None)(5, x).output
+    found = FusedDenoiser(PackedNetwork(network), TIMESTEPS).begin(condition, None)(5, x).output
     assert found.dtype == torch.float32
     assert float((found - expected).abs().max()) < 0.02 * float(expected.abs().max())
 
@@ -103,7 +107,7 @@ def test_memory_of_modulations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         most = max(most, x.shape[0])
         return call(self, x)
 
-    denoiser = FusedDenoiser(random_network(), TIMESTEPS, modulation_rows=8)
+    denoiser = FusedDenoiser(PackedNetwork(random_network()), TIMESTEPS, modulation_bytes=8 * BYTES_PER_ROW + 1)
     for num_tokens, guided in ((1, False), (3, True), (100, False), (100, True)):
         condition, guidance, x = inputs(num_tokens, guided=guided)
         evaluation = denoiser.begin(condition, guidance)
@@ -135,8 +139,38 @@ def test_packed_linear(num_rows: int, silu: bool, packed: bool, monkeypatch: pyt
 def test_selection() -> None:
     """`auto` is the fused denoiser on a CPU; elsewhere it is the reference, and asking for `fused` is refused."""
     network = random_network()
-    assert choose_denoiser(network, TIMESTEPS, SamplerBackend.AUTO).backend is SamplerBackend.FUSED
-    assert choose_denoiser(network, TIMESTEPS, SamplerBackend.FUSED).backend is SamplerBackend.FUSED
-    assert choose_denoiser(network, TIMESTEPS, SamplerBackend.REFERENCE).backend is SamplerBackend.REFERENCE
-    with pytest.raises(InvalidRequestError, match="no fused denoiser for the device 'meta'.*Use the backend 'auto'"):
-        choose_denoiser(network.to("meta"), TIMESTEPS, SamplerBackend.FUSED)
+    for asked, runs in (("auto", "fused"), ("fused", "fused"), ("reference", "reference")):
+        source = DenoiserSource(network, SamplerBackend(asked))
+        assert source.backend == source.along(TIMESTEPS).backend == SamplerBackend(runs)
+    elsewhere = network.to("meta")
+    assert DenoiserSource(elsewhere, SamplerBackend.AUTO).backend is SamplerBackend.REFERENCE
+    with pytest.raises(InvalidRequestError, match=r"no fused denoiser for the device 'meta'.*Use the backend 'auto'"):
+        DenoiserSource(elsewhere, SamplerBackend.FUSED)
+
+
+def test_autocast_changes_nothing() -> None:
+    """The head computes in float32, also when the backbone around it runs under autocast."""
+    condition, guidance, x = inputs(3, guided=True)
+    denoiser = FusedDenoiser(PackedNetwork(random_network()), TIMESTEPS)
+    expected = denoiser.begin(condition, guidance)(4, x).output
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = denoiser.begin(condition, guidance)(4, x).output
+    assert torch.equal(found, expected)
+
+
+def test_weights_are_packed_once_for_all_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step budget asks for many lists of timesteps; the packed weights are shared among them."""
+    num_packed = 0
+    pack = PackedLinear._pack
+
+    def counted(self: PackedLinear) -> torch.Tensor | None:
+        nonlocal num_packed
+        num_packed += 1
+        return pack(self)
+
+    monkeypatch.setattr(PackedLinear, "_pack", counted)
+    source = DenoiserSource(random_network(), SamplerBackend.FUSED)
+    after_one = num_packed
+    for count in (2, 3, 5):
+        source.along(TIMESTEPS[:count])
+    assert num_packed == after_one > 0

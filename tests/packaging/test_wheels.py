@@ -27,7 +27,7 @@ COMPONENTS = {
         ("text-encoder", "bytes"),
         ("text-encoder", "t5"),
     },
-    "fluid-heads": {("head", "diffusion"), ("head", "softmax")},
+    "fluid-heads": {("head", "diffusion"), ("head", "flow"), ("head", "softmax")},
     "fluid-orders": {("order", "random"), ("order", "raster")},
     "fluid-tokenizers": {("tokenizer", "patch-codebook"), ("tokenizer", "pixel-patches")},
 }

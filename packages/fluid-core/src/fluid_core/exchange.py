@@ -108,7 +108,8 @@ class SamplerBackend(StrEnum):
     """The fast one; refused where there is none."""
 
 
-def _sampler_backend(value: "str | SamplerBackend") -> SamplerBackend:
+def sampler_backend(value: str | SamplerBackend) -> SamplerBackend:
+    """The backend of that name. Raises `InvalidRequestError` for a name that none has."""
     try:
         return SamplerBackend(value)
     except ValueError:
@@ -128,7 +129,7 @@ class SamplerSettings:
     """
 
     num_steps: int | None = None
-    backend: SamplerBackend = attrs.field(default=SamplerBackend.AUTO, converter=_sampler_backend)
+    backend: SamplerBackend = attrs.field(default=SamplerBackend.AUTO, converter=sampler_backend)
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
 

@@ -6,8 +6,8 @@ every step, `SequenceReader` only the new rows of a cached causal sequence.
 """
 
 import math
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
@@ -19,31 +19,42 @@ from fluid_core.errors import IncompatibleComponentsError, InvalidComponentError
 from fluid_core.exchange import (
     AttentionPattern,
     Guidance,
+    SamplerBackend,
     SamplerSettings,
     SamplingRequest,
     TrainedPermutations,
+    sampler_backend,
 )
 from fluid_core.guidance import GuidanceSchedule
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
 from fluid_core.protocols import OrderPolicy
+from fluid_core.sampler_choice import ChosenSampler, build_sampler
 from fluid_core.text.text_aligner import AlignedText
 
 
 @attrs.frozen(kw_only=True)
 class GenerationSettings:
     """How to sample. `num_steps` counts order steps, `num_head_steps` the head's evaluations per token; None is the
-    default of the order or head. `temperature` is 0 or more.
+    default of the order or head. `temperature` is 0 or more. `head_backend` says which implementation of the head's
+    sampler runs, and `head_options` replace options of the head for this generation, as `SamplerSettings` has them.
     """
 
     num_steps: int | None = None
     num_head_steps: int | None = None
     temperature: float = 1.0
     guidance: GuidanceSchedule = attrs.field(factory=GuidanceSchedule)
+    head_backend: SamplerBackend = attrs.field(default=SamplerBackend.AUTO, converter=sampler_backend)
+    head_options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         if not math.isfinite(self.temperature) or self.temperature < 0:
             raise InvalidRequestError(f"Expected a temperature of 0 or more, found {self.temperature}.")
+
+    @property
+    def sampler_settings(self) -> SamplerSettings:
+        """What of it concerns the head's sampler."""
+        return SamplerSettings(num_steps=self.num_head_steps, backend=self.head_backend, options=self.head_options)
 
 
 @attrs.frozen(kw_only=True)
@@ -193,6 +204,7 @@ def generate(
     negative: AlignedText | None = None,
     settings: GenerationSettings | None = None,
     order: OrderPolicy | None = None,
+    sampler: ChosenSampler | None = None,
     tokens: Shaped[Tensor, "batch length *token"] | None = None,
     known: Bool[Tensor, "batch length"] | None = None,
     callback: Callable[[GenerationProgress], None] | None = None,
@@ -200,9 +212,10 @@ def generate(
     """Tokens of one image per row of `text`.
 
     `random` has one row per image. `negative` is the text to move away from under guidance; by default no text.
-    `order` replaces the model's own where it was trained for that. `tokens` and `known` (both or none) fix part of the
-    images: what `tokens` holds elsewhere makes no difference, and every image must have the same number of known
-    tokens. `callback` is told the state after each step.
+    `order` replaces the model's own where it was trained for that. `sampler` is what `build_sampler` made of
+    `settings.sampler_settings`, from a caller that wants to know what runs; by default it is made here. `tokens` and
+    `known` (both or none) fix part of the images: what `tokens` holds elsewhere makes no difference, and every image
+    must have the same number of known tokens. `callback` is told the state after each step.
 
     Raises `InvalidRequestError`, `InvalidTokensError` or `IncompatibleComponentsError` for a request that order, head
     or model can not honour, and `InvalidComponentError` for an order that breaks its contract.
@@ -217,16 +230,17 @@ def generate(
             f"Expected one row of random numbers and of negative text for each of the {batch_size} rows of text, found "
             f"{random.num_rows} and {'no negative text' if negative is None else negative.states.shape[0]}."
         )
+    # What order and head refuse, they refuse before anything is computed.
+    sampler = sampler or build_sampler(model.head, settings.sampler_settings)  # type: ignore[arg-type]
     tokens, known = _canvas(model, batch_size, tokens, known)
     if batch_size == 0 or bool(known.all()):
         return tokens
+    steps = order.generation(~known, space.grid, num_steps=settings.num_steps, random=random.child(0))
 
     guided = settings.guidance.active
     if guided:
         text = _stack(text, negative or model.aligner.unconditional(batch_size))
     reader = _reader(model, text, *((_twice(tokens), _twice(known)) if guided else (tokens, known)))
-    sampler = model.head.sampler(SamplerSettings(num_steps=settings.num_head_steps))  # type: ignore[operator]
-    steps = order.generation(~known, space.grid, num_steps=settings.num_steps, random=random.child(0))
     step = 0
     while (positions := steps.propose()) is not None:
         num_known = int(known[0].sum())
@@ -244,7 +258,8 @@ def generate(
             guidance=guidance,
             progress=num_known / space.grid.length,
         )
-        drawn = sampler(hidden[:batch_size].flatten(0, 1), request).unflatten(0, positions.shape)
+        drawn = sampler.sampler(hidden[:batch_size].flatten(0, 1), request)
+        drawn = drawn.reshape(*positions.shape, *space.token_shape)
         keep = steps.accept(None)
         num_kept = _num_kept(keep, order)
         kept_positions = positions[keep].view(batch_size, num_kept)

@@ -7,6 +7,7 @@ kernels compute in registers: a fused sampler seeded by `seeds()` can produce th
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +87,19 @@ class KeyedRandom:
         count = math.prod(shape)
         words = self._words(count)
         return ((words >> 8).to(torch.float32) * 2.0**-24).view(-1, *shape)
+
+    def uniform_in_groups(self, shape: tuple[int, ...], num_rows: int) -> Iterator[Float[Tensor, "group *shape"]]:
+        """The numbers of one call of `uniform`, `num_rows` rows at a time, for who need not hold all of them at once.
+
+        They count as one draw from the moment of the call. Raises `ValueError` for less than one row.
+        """
+        if num_rows < 1:
+            raise ValueError(f"Expected groups of one row or more, found {num_rows}.")
+        groups = [KeyedRandom(keys) for keys in self._keys.split(num_rows)]  # type: ignore[no-untyped-call]
+        for group in groups:
+            group._num_draws = self._num_draws
+        self._num_draws += 1
+        return (group.uniform(shape) for group in groups)
 
     def normal(self, shape: tuple[int, ...] = ()) -> Float[Tensor, "rows *shape"]:
         """Standard normal numbers (Box-Muller): `shape` of them for every row, in float32."""

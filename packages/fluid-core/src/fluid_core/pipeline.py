@@ -1,10 +1,11 @@
 """`FluidPipeline`: prompts in, images out; saved to a folder and loaded from one.
 
 Arguments follow the habits of diffusers pipelines. `num_inference_steps` counts order steps, `num_head_steps` the
-evaluations of an iterative head per token.
+evaluations of an iterative head per token. `head_backend` and `head_options` choose the implementation of the head's
+sampler and change its options, for one call.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +17,13 @@ from PIL import Image
 from torch import Tensor
 
 from fluid_core.errors import InvalidRequestError, PromptError
-from fluid_core.generation import GenerationProgress, GenerationSettings, generate
+from fluid_core.exchange import SamplerBackend
+from fluid_core.generation import GenerationProgress, GenerationSettings, check_order, generate
 from fluid_core.guidance import GuidanceKind, GuidanceSchedule
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
 from fluid_core.protocols import OrderPolicy
+from fluid_core.sampler_choice import build_sampler
 from fluid_core.text.text_aligner import AlignedText
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ class PipelineOutput:
     tokens: Shaped[Tensor, "images length *token"]
     seeds: tuple[int, ...]
     """Seed of each image: the same seed, prompt and settings give the same image, whatever else is in the batch."""
+
+    head_backend: SamplerBackend
+    """Which implementation of the head's sampler ran: `reference` or `fused`."""
 
 
 class FluidPipeline:
@@ -68,6 +74,8 @@ class FluidPipeline:
         negative_prompt: str | Sequence[str] | None = None,
         num_inference_steps: int | None = None,
         num_head_steps: int | None = None,
+        head_backend: str | SamplerBackend = SamplerBackend.AUTO,
+        head_options: Mapping[str, Any] | None = None,
         guidance_scale: float = 1.0,
         guidance_schedule: GuidanceKind = "constant",
         temperature: float = 1.0,
@@ -84,6 +92,10 @@ class FluidPipeline:
         a list with one seed per image; `generator` (one or a list) draws them instead; with neither they differ from
         call to call and are reported in `seeds`. `guidance_scale` 1 means no guidance.
 
+        `head_backend` is `auto` (a fused sampler of the head where there is one), `reference` or `fused`; what ran is
+        reported. `head_options` replace, for this call, options the head was built with: those it names in
+        `sampling_options`, such as `{"top_k": 50}` of a softmax head.
+
         Raises `PromptError` for an empty or overlong prompt, `InvalidRequestError` for settings that have no meaning,
         and `IncompatibleComponentsError` for an `order` the model was not trained for.
         """
@@ -97,11 +109,16 @@ class FluidPipeline:
         settings = GenerationSettings(
             num_steps=num_inference_steps,
             num_head_steps=num_head_steps,
+            head_backend=head_backend,
+            head_options=head_options or {},
             temperature=temperature,
             guidance=GuidanceSchedule(scale=guidance_scale, kind=guidance_schedule),
         )
         seeds = _seeds(len(prompts) * num_images_per_prompt, seed, generator)
+        check_order(self.model, order or self.model.order)
         with torch.no_grad():
+            # Before the text, which may take seconds to encode: what the head refuses is refused at once.
+            sampler = build_sampler(self.model.head, settings.sampler_settings)  # type: ignore[arg-type]
             text = _repeated(self.model.align_text(prompts), num_images_per_prompt)
             negative = None
             if negative_prompt is not None and settings.guidance.active:
@@ -114,10 +131,13 @@ class FluidPipeline:
                 random=KeyedRandom(torch.tensor(seeds, device=self.device)),
                 settings=settings,
                 order=order,
+                sampler=sampler,
                 callback=callback_on_step_end,
             )
             images = None if output_type == "tokens" else self.decode(tokens)
-        return PipelineOutput(images=_as(images, output_type), tokens=tokens, seeds=tuple(seeds))
+        return PipelineOutput(
+            images=_as(images, output_type), tokens=tokens, seeds=tuple(seeds), head_backend=sampler.backend
+        )
 
     def decode(self, tokens: Shaped[Tensor, "images length *token"]) -> Float[Tensor, "images 3 height width"]:
         """Images in [0, 1] of tokens."""

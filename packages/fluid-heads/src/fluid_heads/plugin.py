@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 from fluid_core.components import HeadComponent
 from fluid_core.hookspecs import hookimpl
 from fluid_heads.diffusion.options import DiffusionOptions
+from fluid_heads.flow.options import FlowOptions
 from fluid_heads.softmax.options import SoftmaxOptions
 
 if TYPE_CHECKING:
     from fluid_core.exchange import HeadContext
     from fluid_heads.diffusion.head import DiffusionHead
+    from fluid_heads.flow.head import FlowHead
     from fluid_heads.softmax.head import SoftmaxHead
 
 
@@ -23,6 +25,12 @@ def _build_diffusion(options: DiffusionOptions, context: "HeadContext") -> "Diff
     from fluid_heads.diffusion.head import DiffusionHead
 
     return DiffusionHead.from_context(context, options)
+
+
+def _build_flow(options: FlowOptions, context: "HeadContext") -> "FlowHead":
+    from fluid_heads.flow.head import FlowHead
+
+    return FlowHead.from_context(context, options)
 
 
 @hookimpl
@@ -41,6 +49,13 @@ def fluid_register_heads() -> tuple[HeadComponent, ...]:
             summary="Per-token diffusion: a small AdaLN network denoises one continuous token",
             options=DiffusionOptions,
             build=_build_diffusion,
+            predicts="continuous",
+        ),
+        HeadComponent(
+            name="flow",
+            summary="Per-token rectified flow: the network's velocity carries noise to one continuous token",
+            options=FlowOptions,
+            build=_build_flow,
             predicts="continuous",
         ),
     )

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,8 +13,8 @@ from fluid_core.exchange import SamplingRequest
 def check_request(condition: Float[Tensor, "tokens width"], request: SamplingRequest, *, width: int) -> None:
     """Raise `InvalidRequestError` if the request does not fit the hidden vectors, or those not the head.
 
-    `width` is the one the head was built for. Values of tensors are not looked at: that would wait for the
-    device.
+    `width` is the one the head was built for. Whether the hidden vectors and the guidance are finite is looked at on
+    a CPU alone: elsewhere it would wait for the device.
     """
     num_tokens = condition.shape[0]
     if condition.shape[1] != width:
@@ -24,8 +25,8 @@ def check_request(condition: Float[Tensor, "tokens width"], request: SamplingReq
     if not (math.isfinite(request.temperature) and request.temperature >= 0.0):
         raise InvalidRequestError(
             f"Expected a temperature of 0 or more, found {request.temperature}. "
-            "1 samples the learned distribution, less makes samples more alike; 0 draws nothing but the noise that a "
-            "diffusion head starts from."
+            "1 samples the learned distribution, less makes samples more alike; 0 draws nothing but the noise that "
+            "ancestral sampling of a diffusion head starts from."
         )
     if request.random.num_rows != num_tokens:
         raise InvalidRequestError(
@@ -39,4 +40,21 @@ def check_request(condition: Float[Tensor, "tokens width"], request: SamplingReq
         raise InvalidRequestError(
             f"Expected guidance with negative vectors of shape {tuple(condition.shape)} and one scale per token, "
             f"found shapes {tuple(guidance.negative.shape)} and {tuple(guidance.scale.shape)}."
+        )
+    if condition.device.type != "cpu":
+        return
+    _check_finite(condition, "hidden vectors")
+    if guidance is not None:
+        _check_finite(guidance.negative, "hidden vectors without the text")
+        _check_finite(guidance.scale[:, None], "guidance scales")
+
+
+def _check_finite(values: Float[Tensor, "rows columns"], what: str) -> None:
+    """Raise `InvalidRequestError` if a row holds an infinite value or no number."""
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        num_wrong = int((~finite.all(dim=1)).sum())
+        raise InvalidRequestError(
+            f"Expected finite {what}, found {num_wrong} of {len(values)} rows with infinite values or NaN. "
+            "No token can be drawn from them. Look at the weights of the backbone, its text features and its precision."
         )

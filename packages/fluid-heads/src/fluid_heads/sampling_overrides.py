@@ -1,13 +1,13 @@
 """Sampling options replaced for one generation."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from fluid_core.errors import InvalidRequestError, did_you_mean
 from fluid_core.exchange import SamplerSettings
 
-Options = TypeVar("Options", bound=attrs.AttrsInstance)
+Options = TypeVar("Options", bound=Any)
 
 
 def with_overrides(options: Options, settings: SamplerSettings, *, adjustable: frozenset[str]) -> Options:
@@ -22,6 +22,6 @@ def with_overrides(options: Options, settings: SamplerSettings, *, adjustable: f
                 f"This head takes {', '.join(sorted(adjustable)) or 'no options'}."
             )
     try:
-        return attrs.evolve(options, **settings.options)  # type: ignore[misc]
+        return attrs.evolve(options, **settings.options)
     except (TypeError, ValueError) as error:
         raise InvalidRequestError(f"The head refused its sampling options: {error}.") from error

@@ -14,6 +14,14 @@ class ScheduleName(StrEnum):
     LINEAR = "linear"
 
 
+class BackendName(StrEnum):
+    """The backends of `fluid_core.exchange.SamplerBackend`, as choices of the command line."""
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    FUSED = "fused"
+
+
 def sample(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model, or of a run.", show_default=False)],
     prompts: Annotated[list[str], typer.Argument(help="What to draw.", show_default=False)],
@@ -21,6 +29,18 @@ def sample(
     images_per_prompt: Annotated[int, typer.Option(help="Pictures for each prompt.")] = 1,
     steps: Annotated[int | None, typer.Option(help="Order steps; by default the order's own.")] = None,
     head_steps: Annotated[int | None, typer.Option(help="Steps of an iterative head; by default its own.")] = None,
+    head_backend: Annotated[
+        BackendName,
+        typer.Option(help="The head's plain sampler, its fast one, or by default the fast one where there is one."),
+    ] = BackendName.AUTO,
+    head_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of the head for this call, such as top_k=50; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     guidance_schedule: Annotated[
         ScheduleName, typer.Option(help="The same scale at every step, or one that grows from 1.")
@@ -38,15 +58,19 @@ def sample(
 ) -> None:
     """Draw pictures for prompts: one PNG each, and a contact sheet."""
     from fluid_core.atomic_files import check_writable
+    from fluid_core.configuration.overrides import named_values
     from fluid_core.contact_sheet import contact_sheet, save_image
     from fluid_core.pipeline import FluidPipeline
 
+    head_options = named_values(head_option or [])
     pipeline = FluidPipeline.from_pretrained(_model_folder(model))
     check_writable(out)
     result = pipeline(
         prompts,
         num_inference_steps=steps,
         num_head_steps=head_steps,
+        head_backend=head_backend.value,
+        head_options=head_options,
         guidance_scale=guidance,
         guidance_schedule=guidance_schedule.value,
         temperature=temperature,
@@ -58,7 +82,7 @@ def sample(
         save_image(picture, out / f"{index:05d}.png")
         typer.echo(f"{out / f'{index:05d}.png'}  seed {image_seed}  {labels[index]}")
     save_image(contact_sheet(result.images, labels), out / "sheet.png")
-    typer.echo(f"{out / 'sheet.png'}  ({pipeline.weights} weights)")
+    typer.echo(f"{out / 'sheet.png'}  ({pipeline.weights} weights, {result.head_backend} sampler of the head)")
 
 
 def _model_folder(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Single values of a configuration set from the command line: `training.num_steps=100`."""
+"""Single values set from the command line: `training.num_steps=100`."""
 
 import copy
 import tomllib
@@ -32,6 +32,20 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
                 raise ConfigurationError(f"Can not apply {override!r}: '{place}' is {describe(table)}, not a table.")
         table[names[-1]] = _value(text.strip(), override)
     return changed
+
+
+def named_values(assignments: Sequence[str]) -> dict[str, Any]:
+    """Names and values of a list of `name=value`, with values written as those of overrides; the last of a name wins.
+
+    Raises `ConfigurationError` for what can not be read.
+    """
+    values = {}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name.strip():
+            raise ConfigurationError(f"Expected a name and a value such as 'top_k=50', found {assignment!r}.")
+        values[name.strip()] = _value(text.strip(), assignment)
+    return values
 
 
 def _value(text: str, override: str) -> Any:

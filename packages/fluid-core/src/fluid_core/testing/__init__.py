@@ -63,6 +63,7 @@ pytest.register_assert_rewrite(
             "head_case",
             "head_loss_tests",
             "head_sampler_tests",
+            "head_settings_tests",
             "order_suite",
             "saved_state",
             "text_encoder_suite",

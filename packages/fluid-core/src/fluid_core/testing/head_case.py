@@ -82,6 +82,14 @@ class HeadCase(ConformanceSuite):
         """Tensors that are no tokens of `token_space`, each under a reason. Define it for a space of your own."""
         return examples.invalid_tokens(self.token_space(), valid)
 
+    def sampling_option_values(self, head: Head) -> dict[str, Any]:
+        """Values of the options that `head.sampling_options` names, as the head was built with.
+
+        By default those of `head.options`. Define it for a head that keeps them elsewhere.
+        """
+        options, names = getattr(head, "options", None), getattr(head, "sampling_options", ())
+        return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
     def _context(self) -> HeadContext:
         space = self.token_space()
         with seeded(5):

@@ -17,7 +17,7 @@ from fluid_core.testing.saved_state import saved_and_read
 
 
 class HeadLossTests(HeadCase):
-    """The half of `HeadSuite` that concerns training."""
+    """The part of `HeadSuite` that concerns training."""
 
     def test_is_a_head(self) -> None:
         """It is a module with everything the protocol asks for, and predicts the tokens it was built for.

@@ -14,7 +14,7 @@ from fluid_core.testing.head_case import HeadCase
 
 
 class HeadSamplerTests(HeadCase):
-    """The half of `HeadSuite` that concerns generation."""
+    """The part of `HeadSuite` that concerns generation."""
 
     def test_samples_are_tokens(self) -> None:
         """For any number of hidden vectors, none included, the sampler gives as many valid tokens without gradients,

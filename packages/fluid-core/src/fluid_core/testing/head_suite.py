@@ -2,9 +2,10 @@
 
 from fluid_core.testing.head_loss_tests import HeadLossTests
 from fluid_core.testing.head_sampler_tests import HeadSamplerTests
+from fluid_core.testing.head_settings_tests import HeadSettingsTests
 
 
-class HeadSuite(HeadLossTests, HeadSamplerTests):
+class HeadSuite(HeadLossTests, HeadSamplerTests, HeadSettingsTests):
     """Tests that every head must pass.
 
     For a head that is installed, its name is enough:

@@ -31,6 +31,11 @@ class PackedLinear:
         self._packed = self._pack()
 
     @property
+    def num_outputs(self) -> int:
+        """Width of what a call returns."""
+        return int(self._weight.shape[0])
+
+    @property
     def is_packed(self) -> bool:
         """Whether products of several rows use the reordered weight."""
         return self._packed is not None

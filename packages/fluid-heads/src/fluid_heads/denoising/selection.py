@@ -7,18 +7,30 @@ from fluid_core.exchange import SamplerBackend
 from fluid_heads.denoising.evaluation import Denoiser, ReferenceDenoiser
 from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
+from fluid_heads.denoising.packed_network import PackedNetwork
 
 
-def choose_denoiser(network: DenoisingNetwork, timesteps: Sequence[int | float], backend: SamplerBackend) -> Denoiser:
-    """The denoiser for `backend`; `auto` takes the fused one on a CPU and the reference elsewhere.
+class DenoiserSource:
+    """Denoisers of one network, for any lists of timesteps: what does not depend on those is prepared once, here.
 
-    Raises `InvalidRequestError` if `fused` is asked for where there is none.
+    `auto` takes the fused implementation on a CPU and the reference elsewhere. Raises `InvalidRequestError` if `fused`
+    is asked for where there is none.
     """
-    device = next(network.parameters()).device
-    if backend is SamplerBackend.REFERENCE or (backend is SamplerBackend.AUTO and device.type != "cpu"):
-        return ReferenceDenoiser(network, timesteps)
-    if device.type != "cpu":
-        raise InvalidRequestError(
-            f"There is no fused denoiser for the device '{device.type}', only for 'cpu'. Use the backend 'auto'."
-        )
-    return FusedDenoiser(network, timesteps)
+
+    def __init__(self, network: DenoisingNetwork, backend: SamplerBackend) -> None:
+        device = next(network.parameters()).device
+        if backend is SamplerBackend.FUSED and device.type != "cpu":
+            raise InvalidRequestError(
+                f"There is no fused denoiser for the device '{device.type}', only for 'cpu'. Use the backend 'auto'."
+            )
+        fused = backend is not SamplerBackend.REFERENCE and device.type == "cpu"
+        self._network = network
+        self._packed = PackedNetwork(network) if fused else None
+        self.backend = SamplerBackend.FUSED if fused else SamplerBackend.REFERENCE
+        """Which implementation runs."""
+
+    def along(self, timesteps: Sequence[int | float]) -> Denoiser:
+        """The denoiser for these timesteps."""
+        if self._packed is not None:
+            return FusedDenoiser(self._packed, timesteps)
+        return ReferenceDenoiser(self._network, timesteps)

@@ -1,5 +1,6 @@
 """The diffusion head: the distribution of a continuous token as a small diffusion model (paper, section 3)."""
 
+import attrs
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
@@ -8,11 +9,12 @@ from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens
-from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.denoising.network import DenoisingNetwork
+from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule
-from fluid_heads.diffusion.options import NUM_TIMESTEPS, DiffusionOptions
-from fluid_heads.diffusion.sampler import AncestralSampler
+from fluid_heads.diffusion.options import NUM_TIMESTEPS, SAMPLING_OPTIONS, DiffusionOptions
+from fluid_heads.diffusion.sampler import DiffusionSampler
+from fluid_heads.sampling_overrides import with_overrides
 
 
 class DiffusionHead(nn.Module):
@@ -99,15 +101,23 @@ class DiffusionHead(nn.Module):
         mse, vb = mse.mean(dim=1), vb.mean(dim=1)
         return TokenLoss(total=mse + vb, parts={"mse": mse.detach(), "vb": vb.detach()})
 
-    def sampler(self, settings: SamplerSettings) -> AncestralSampler:
-        """A sampler with the present weights, for `settings.num_steps` steps or the number in the options.
+    @property
+    def sampling_options(self) -> frozenset[str]:
+        """The options that `SamplerSettings.options` may replace for one generation."""
+        return SAMPLING_OPTIONS
 
-        Raises `InvalidRequestError` for fewer steps than one or more than the reverse process has.
+    def sampler(self, settings: SamplerSettings) -> DiffusionSampler:
+        """A sampler with the present weights, and with the options of `settings` in place of the head's own.
+
+        `settings.num_steps` is another name of the option `num_sampling_steps`, and wins over it. Raises
+        `InvalidRequestError` for options that can not be replaced, values that `DiffusionOptions` refuses, alone or
+        together, and a backend that can not run here.
         """
-        num_steps = self.options.num_sampling_steps if settings.num_steps is None else settings.num_steps
-        return AncestralSampler(
+        if settings.num_steps is not None:
+            settings = attrs.evolve(settings, options={**settings.options, "num_sampling_steps": settings.num_steps})
+        return DiffusionSampler(
             self.network,
             condition_width=self.condition_width,
-            num_steps=num_steps,
-            options=self.options,
+            options=with_overrides(self.options, settings, adjustable=self.sampling_options),
+            backend=settings.backend,
         )

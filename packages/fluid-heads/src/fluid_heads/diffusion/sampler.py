@@ -1,4 +1,4 @@
-"""The reference sampler of the diffusion head: the reverse process, step by step, as the equations have it."""
+"""The sampler of the diffusion head: the reverse process, step by step, as the equations have it."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,12 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluid_core.exchange import Guidance, SamplingRequest
+from fluid_core.errors import InvalidRequestError
+from fluid_core.exchange import Guidance, SamplerBackend, SamplingRequest
 from fluid_core.keyed_random import KeyedRandom
-from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
+from fluid_heads.denoising.evaluation import Denoiser, Prediction
 from fluid_heads.denoising.network import DenoisingNetwork
+from fluid_heads.denoising.selection import DenoiserSource
+from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion, StepCoefficients
+from fluid_heads.diffusion.guidance import guided_noise, rescaled_noise
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
+from fluid_heads.diffusion.solvers import Solver
+from fluid_heads.diffusion.step_budget import num_steps_at
 from fluid_heads.request_checks import check_request
 
 # Noise of this many steps is drawn at a time: one draw per step is slow, all steps at once takes memory. The
@@ -22,59 +28,85 @@ _STEPS_PER_DRAW = 32
 
 @attrs.frozen(kw_only=True, eq=False)
 class ReverseStep:
-    """One step of the reverse process, from x_t to x_{t-1}."""
+    """One step of the reverse process, from x_t to the x of the next lower timestep."""
 
     timestep: int
     """t, as a timestep of the full process."""
 
     predicted_clean: Float[Tensor, "tokens channels"]
     mean: Float[Tensor, "tokens channels"]
-    log_variance: Float[Tensor, "tokens channels"]
+
+    log_variance: Float[Tensor, "tokens channels"] | None
+    """None for a solver that adds no noise."""
 
     sample: Float[Tensor, "tokens channels"]
-    """x_{t-1}; after the last step the clean token."""
+    """x at the next lower timestep; after the last step the clean token."""
 
 
-class AncestralSampler:
-    """Draws tokens by ancestral sampling (Ho et al., arXiv 2006.11239, algorithm 2) with learned variances.
+@attrs.frozen(kw_only=True, eq=False)
+class _Course:
+    """What the reverse process with one number of steps needs."""
 
-    Timesteps are spaced evenly from `options.first_timestep` to 0 and embedded once, here; weights must not
-    change while the sampler is in use. Temperature multiplies the noise of every step, not the noise x starts
-    from. Guidance mixes the predicted noise, eps = eps_negative + scale * (eps_conditional - eps_negative),
-    and keeps the conditional variance; both predictions look at the same x.
+    diffusion: GaussianDiffusion
+    solver: Solver
+    denoiser: Denoiser
 
-    Raises `InvalidRequestError` for a number of steps the reverse process does not have.
+
+class DiffusionSampler:
+    """Draws tokens by the reverse process, with the solver, limits and number of steps that `options` say.
+
+    Timesteps are spaced evenly from `options.first_timestep` to 0. What depends on them alone is prepared once for
+    each number of steps, when it is first needed; weights must not change while the sampler is in use.
+
+    Temperature multiplies the noise that the steps of ancestral sampling draw, not the noise x starts from (as the
+    predecessor's). The other solvers draw none; for them it multiplies the noise x starts from. At temperature 0
+    they give one token for a condition.
+
+    Guidance mixes the predicted noise, eps = eps_negative + scale * (eps_conditional - eps_negative), rescaled if
+    `options.guidance_rescale` says so, and keeps the conditional variance; both predictions look at the same x.
+
+    Raises `InvalidRequestError` for more steps than the reverse process has, for guidance to be rescaled over a
+    single channel, and for a backend that can not run here.
     """
 
     def __init__(
-        self, network: DenoisingNetwork, *, condition_width: int, num_steps: int, options: DiffusionOptions
+        self,
+        network: DenoisingNetwork,
+        *,
+        condition_width: int,
+        options: DiffusionOptions,
+        backend: SamplerBackend = SamplerBackend.AUTO,
     ) -> None:
-        timesteps = evenly_spaced_timesteps(num_steps, first_timestep=options.first_timestep)
+        if options.guidance_rescale > 0.0 and network.channels < 2:
+            raise InvalidRequestError(
+                "Expected tokens of two channels or more for 'guidance_rescale', which compares standard deviations "
+                f"over channels, found {network.channels}. Set it to 0."
+            )
         self._network = network
         self._condition_width = condition_width
-        self._diffusion = GaussianDiffusion(NoiseSchedule.cosine(timesteps))
-        self._token_scale = options.token_scale
-        self._linear_skip = options.linear_skip
+        self._options = options
+        self._denoisers = DenoiserSource(network, backend)
         self._limit = None if options.token_limit is None else options.token_limit * options.token_scale
-        device = next(network.parameters()).device
-        with torch.no_grad():
-            self._time_vectors = network.embed_timesteps(torch.tensor(timesteps, device=device))
-
-    @property
-    def num_steps(self) -> int:
-        """Evaluations of the network per token."""
-        return self._diffusion.schedule.num_steps
+        self._courses: dict[int, _Course] = {}
+        self.num_steps = options.num_sampling_steps
+        """Evaluations of the network per token; with a step budget the most, which the first tokens get."""
+        self.backend = self._denoisers.backend
+        """Which implementation evaluates the network."""
 
     def __call__(
         self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
     ) -> Float[Tensor, "tokens channels"]:
         """One token for every hidden vector, in float32.
 
-        All noise of a token comes from its own row of `request.random`, at temperature 0 the noise that x starts from
-        alone. Raises `InvalidRequestError` for a temperature that is negative or not finite, hidden vectors of
-        another width, and random numbers or guidance that do not have one row per token.
+        All noise of a token comes from its own row of `request.random`. Raises `InvalidRequestError` for what
+        `check_request` refuses, and with a step budget for a progress outside 0 to 1.
         """
         check_request(condition, request, width=self._condition_width)
+        num_steps = num_steps_at(
+            request.progress,
+            num_steps=self.num_steps,
+            final_num_steps=self._options.final_num_sampling_steps,
+        )
         channels = self._network.channels
         sample = request.random.normal((channels,))
         if condition.shape[0] == 0:
@@ -82,84 +114,95 @@ class AncestralSampler:
         for step in self.reverse_process(
             condition,
             initial=sample,
-            step_noise=_noise_of_steps(request.random, self.num_steps, channels),
+            step_noise=_noise_of_steps(request.random, num_steps, channels),
             temperature=request.temperature,
             guidance=request.guidance,
+            num_steps=num_steps,
         ):
             sample = step.sample
-        return sample / self._token_scale
+        return sample / self._options.token_scale
 
     def reverse_process(
         self,
         condition: Float[Tensor, "tokens width"],
         *,
         initial: Float[Tensor, "tokens channels"],
-        step_noise: Iterable[Tensor],
+        step_noise: Iterable[Tensor] = (),
         temperature: float = 1.0,
         guidance: Guidance | None = None,
+        num_steps: int | None = None,
     ) -> Iterator[ReverseStep]:
-        """All steps, from given noise: x starts at `initial`, and `step_noise` has one tensor like it per step.
+        """All steps, from given noise: `initial` is that of the start, `step_noise` has one tensor like it per step.
 
         Values are those of the process, `token_scale` times the tokens. The noise of the last step, to t = 0, is
-        not used. This is what a call runs once it has drawn its noise; it is the entry for whoever wants to look at
+        not used, and a solver that adds none leaves `step_noise` alone. `num_steps` None is the sampler's own
+        number. This is what a call runs once it has drawn its noise; it is the entry for whoever wants to look at
         intermediate values or to repeat a recorded course.
         """
-        x = initial.float()
-        with torch.no_grad():
-            condition_vectors = self._network.project_condition(condition)
-            if guidance is not None:
-                negative_vectors = self._network.project_condition(guidance.negative)
-                condition_vectors = torch.cat([condition_vectors, negative_vectors])
-        for index, noise in zip(reversed(range(self.num_steps)), step_noise, strict=True):
+        num_steps = self.num_steps if num_steps is None else num_steps
+        course = self._course(num_steps)
+        solver = course.solver
+        noise_of_steps = iter(step_noise) if solver.adds_noise else None
+        evaluate = course.denoiser.begin(condition, guidance)
+        x = initial.float() if solver.adds_noise else initial.float() * temperature
+        previous_clean = None
+        for index in reversed(range(num_steps)):
+            at = course.diffusion.coefficients(torch.tensor(index, device=x.device))
             with torch.no_grad():
-                step = self._step(
-                    x,
+                eps, v = self._noise_and_variance(evaluate(index, x), x, at, guidance)
+                clean = at.predicted_clean(x, eps)
+                if self._limit is not None:
+                    clean = clean.clamp(-self._limit, self._limit)
+                step = solver.step(
                     index,
-                    condition_vectors=condition_vectors,
-                    noise=noise,
+                    x,
+                    clean=clean,
+                    previous_clean=previous_clean,
+                    log_variance=at.log_variance(v) if solver.adds_noise else None,
+                    noise=None if noise_of_steps is None else next(noise_of_steps),
                     temperature=temperature,
-                    guidance_scale=None if guidance is None else guidance.scale,
                 )
-            yield step
-            x = step.sample
+            yield ReverseStep(
+                timestep=int(course.diffusion.schedule.timestep_map[index]),
+                predicted_clean=clean,
+                mean=step.mean,
+                log_variance=step.log_variance,
+                sample=step.sample,
+            )
+            x, previous_clean = step.sample, clean
 
-    def _step(
+    def _noise_and_variance(
         self,
+        prediction: Prediction,
         x: Float[Tensor, "tokens channels"],
-        index: int,
-        *,
-        condition_vectors: Float[Tensor, "rows inner"],
-        noise: Float[Tensor, "tokens channels"],
-        temperature: float,
-        guidance_scale: Float[Tensor, "tokens"] | None,
-    ) -> ReverseStep:
-        at = self._diffusion.coefficients(torch.tensor(index, device=x.device))
-        conditioning = self._time_vectors[index] + condition_vectors
-        if guidance_scale is None:
-            eps, v = self._network(x, conditioning).chunk(2, dim=-1)
-        else:
-            output, negative_output = self._network(torch.cat([x, x]), conditioning).chunk(2)
-            eps, v = output.chunk(2, dim=-1)
-            negative_eps = negative_output.chunk(2, dim=-1)[0]
-            eps = negative_eps + guidance_scale.float()[:, None] * (eps - negative_eps)
-        if self._linear_skip:
-            eps = eps + at.linear_noise(x, self._token_scale)
+        at: StepCoefficients,
+        guidance: Guidance | None,
+    ) -> tuple[Float[Tensor, "tokens channels"], Float[Tensor, "tokens channels"]]:
+        """The predicted noise, guided if need be, and v of the conditional prediction."""
+        conditional, v = prediction.output.chunk(2, dim=-1)
+        eps = conditional
+        if guidance is not None:
+            assert prediction.negative is not None
+            eps = guided_noise(conditional, prediction.negative.chunk(2, dim=-1)[0], guidance.scale)
+        if self._options.linear_skip:
+            # The same for both predictions, so that it passes through guidance unchanged.
+            guess = at.linear_noise(x, self._options.token_scale)
+            eps, conditional = eps + guess, conditional + guess
+        if guidance is not None and self._options.guidance_rescale > 0.0:
+            eps = rescaled_noise(eps, conditional, self._options.guidance_rescale)
+        return eps, v
 
-        clean = at.predicted_clean(x, eps)
-        if self._limit is not None:
-            clean = clean.clamp(-self._limit, self._limit)
-        mean = at.posterior_mean(clean, x)
-        log_variance = at.log_variance(v)
-        sample = mean
-        if index > 0:
-            sample = mean + torch.exp(0.5 * log_variance) * noise * temperature
-        return ReverseStep(
-            timestep=int(self._diffusion.schedule.timestep_map[index]),
-            predicted_clean=clean,
-            mean=mean,
-            log_variance=log_variance,
-            sample=sample,
-        )
+    def _course(self, num_steps: int) -> _Course:
+        course = self._courses.get(num_steps)
+        if course is None:
+            timesteps = evenly_spaced_timesteps(num_steps, first_timestep=self._options.first_timestep)
+            schedule = NoiseSchedule.cosine(timesteps)
+            course = self._courses[num_steps] = _Course(
+                diffusion=GaussianDiffusion(schedule),
+                solver=Solver(self._options.solver, schedule),
+                denoiser=self._denoisers.along(timesteps),
+            )
+        return course
 
 
 def _noise_of_steps(random: KeyedRandom, num_steps: int, channels: int) -> Iterator[Tensor]:

@@ -1,17 +1,19 @@
-"""Softmax over a codebook: cross-entropy to train with, Gumbel-max to sample with."""
+"""Softmax over a codebook: cross-entropy to train with; samplers are in the modules beside."""
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
-from fluid_core.exchange import HeadContext, SamplerSettings, SamplingRequest, TokenLoss
+from fluid_core.exchange import HeadContext, SamplerBackend, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import DiscreteTokens
 from fluid_heads.precision import without_autocast
-from fluid_heads.request_checks import check_request
-from fluid_heads.softmax.options import SoftmaxOptions
+from fluid_heads.sampling_overrides import with_overrides
+from fluid_heads.softmax.fused_sampler import FusedSoftmaxSampler
+from fluid_heads.softmax.options import SAMPLING_OPTIONS, SoftmaxOptions
+from fluid_heads.softmax.sampler import SoftmaxSampler
 
 
 class SoftmaxHead(nn.Module):
@@ -112,37 +114,30 @@ class SoftmaxHead(nn.Module):
             )
         return TokenLoss(total=total, parts={"cross_entropy": plain.detach()})
 
-    def sampler(self, settings: SamplerSettings) -> "SoftmaxSampler":
-        """A sampler. Raises `InvalidRequestError` for a number of steps: an id is drawn at once."""
+    @property
+    def sampling_options(self) -> frozenset[str]:
+        """Options that one generation may change: `top_k` and `top_p`."""
+        return SAMPLING_OPTIONS
+
+    def sampler(self, settings: SamplerSettings) -> "SoftmaxSampler | FusedSoftmaxSampler":
+        """A sampler: the fused one unless the vocabulary is limited by `top_k` or `top_p`, or the reference asked for.
+
+        Weights must not change while it is in use. Raises `InvalidRequestError` for a number of steps other than 1,
+        since an id is drawn at once, for options out of range, and if `fused` is asked for together with a limit.
+        """
         if settings.num_steps not in (None, 1):
             raise InvalidRequestError(
                 f"The softmax head draws a token in one step, found num_steps={settings.num_steps}. "
                 "Leave the head's number of steps at its default."
             )
-        return SoftmaxSampler(self)
-
-
-class SoftmaxSampler:
-    """Draws ids by the Gumbel-max trick: argmax(logits / temperature + Gumbel noise).
-
-    The noise of a token depends on its own row of `request.random` alone. Temperature 0 takes the likeliest
-    id. Guidance mixes logits: l = l_negative + scale * (l_conditional - l_negative).
-    """
-
-    def __init__(self, head: SoftmaxHead) -> None:
-        self._head = head
-
-    @torch.no_grad()
-    def __call__(self, condition: Float[Tensor, "tokens width"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
-        """One id for every hidden vector. Raises `InvalidRequestError` for a negative temperature."""
-        check_request(condition, request, width=self._head.condition_width)
-        logits = self._head.logits(condition)
-        if request.guidance is not None:
-            negative = self._head.logits(request.guidance.negative)
-            logits = negative + request.guidance.scale.float()[:, None] * (logits - negative)
-        if request.temperature == 0.0:
-            return logits.argmax(dim=1)
-        # -log(0) is infinite, which rightly makes that id lose; 1 is never drawn.
-        uniform = request.random.uniform((logits.shape[1],))
-        gumbel = -torch.log(-torch.log(uniform))
-        return (logits / request.temperature + gumbel).argmax(dim=1)
+        options = with_overrides(self.options, settings, adjustable=SAMPLING_OPTIONS)
+        limited = options.top_k is not None or options.top_p is not None
+        if settings.backend is SamplerBackend.FUSED and limited:
+            raise InvalidRequestError(
+                "The fused sampler of the softmax head draws from the whole vocabulary, found "
+                f"top_k={options.top_k} and top_p={options.top_p}. Ask for the backend 'auto' or 'reference', or leave "
+                "both at None."
+            )
+        if settings.backend is SamplerBackend.REFERENCE or limited:
+            return SoftmaxSampler(self.logits, condition_width=self.condition_width, options=options)
+        return FusedSoftmaxSampler(self.output_weight, self.bias)

@@ -3,12 +3,12 @@
 import attrs
 from attrs.validators import instance_of
 
-from fluid_heads.option_checks import finite_number
+from fluid_heads.option_checks import finite_number, whole_number
 
 
 @attrs.frozen(kw_only=True)
 class SoftmaxOptions:
-    """How the softmax head is built.
+    """How the softmax head is built, trained and sampled.
 
     Raises `ValueError` or `TypeError` for values out of range or of a wrong type.
     """
@@ -18,3 +18,13 @@ class SoftmaxOptions:
 
     label_smoothing: float = attrs.field(default=0.0, validator=finite_number(at_least=0.0, below=1.0))
     """Share of the target's probability spread evenly over the vocabulary while training, in [0, 1)."""
+
+    top_k: int | None = attrs.field(default=None, validator=whole_number(at_least=1, or_none=True))
+    """Sample among the k likeliest ids only; None, or a number above the vocabulary, is all of them."""
+
+    top_p: float | None = attrs.field(default=None, validator=finite_number(above=0.0, at_most=1.0, or_none=True))
+    """Sample among the likeliest ids that together reach this probability, in (0, 1]; None is all of them."""
+
+
+SAMPLING_OPTIONS = frozenset({"top_k", "top_p"})
+"""What of it may change from one generation to the next."""

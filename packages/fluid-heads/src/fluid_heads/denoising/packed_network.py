@@ -1,0 +1,68 @@
+"""The denoising network with its weights laid out for repeated evaluation on a CPU."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
+from fluid_heads.denoising.packed_linear import PackedLinear
+
+
+class PackedNetwork:
+    """Copies of all weights in float32: the network may change afterwards without effect.
+
+    Norms lose their own weights to the modulations that follow them: (norm * w + b) * (1 + scale) + shift is
+    norm * scale' + shift' with scale' = w (1 + scale) and shift' = shift + b (1 + scale), both linear in the
+    conditioning as scale and shift are.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: DenoisingNetwork) -> None:
+        self.network = network
+        self.num_outputs = network.num_outputs
+        self.condition_projection = _packed(network.condition_projection)
+        self.input_projection = _packed(network.input_projection)
+        blocks = [block for block in network.blocks if isinstance(block, ModulatedBlock)]
+        self.layers = [_block_layers(block) for block in blocks]
+        """For each block its two linear layers, the first with its activation."""
+
+        self.modulations = [modulation for block in blocks for modulation in _block_modulations(block)]
+        """Shift, scale and gate of every block, then shift and scale before the output; scales include the one."""
+
+        self.modulations += _output_modulations(network)
+        self.output_projection = _packed(network.output_projection)
+
+    @property
+    def modulation_bytes_per_row(self) -> int:
+        """Memory of all modulations for one timestep and condition."""
+        return 4 * sum(modulation.num_outputs for modulation in self.modulations)
+
+
+def _packed(layer: nn.Module, *, silu: bool = False) -> PackedLinear:
+    assert isinstance(layer, nn.Linear)
+    return PackedLinear(layer.weight, layer.bias, silu=silu)
+
+
+def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
+    return _packed(block.mlp[0], silu=True), _packed(block.mlp[2])
+
+
+def _block_modulations(block: ModulatedBlock) -> list[PackedLinear]:
+    weights, biases = _chunks(block.modulation, 3)
+    norm_weight, norm_bias = block.norm.weight.float(), block.norm.bias.float()
+    return [
+        PackedLinear(weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
+        PackedLinear(norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
+        PackedLinear(weights[2], biases[2]),
+    ]
+
+
+def _output_modulations(network: DenoisingNetwork) -> list[PackedLinear]:
+    weights, biases = _chunks(network.output_modulation, 2)
+    return [PackedLinear(weights[0], biases[0]), PackedLinear(weights[1], 1.0 + biases[1])]
+
+
+def _chunks(
+    layer: nn.Linear, count: int
+) -> tuple[tuple[Float[Tensor, "outputs inputs"], ...], tuple[Float[Tensor, "outputs"], ...]]:
+    return layer.weight.float().chunk(count), layer.bias.float().chunk(count)
