@@ -9,13 +9,14 @@ STAMP := $(VENV)/.stamp
 # Two worker processes with one thread each use two cores better than one process with two.
 WORKERS ?= 2
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-gpu check format clean
 
 $(STAMP): constraints.txt $(PACKAGES:%=%/pyproject.toml) $(EXAMPLE_PACKAGES:%=%/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables build
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		--editable "packages/fluid-core[plots,testing]" $(PACKAGES:%=--editable %) $(EXAMPLE_PACKAGES:%=--editable %)
+		--editable "packages/fluid-core[plots,testing]" --editable "packages/fluid-heads[cuda]" \
+		$(PACKAGES:%=--editable %) $(EXAMPLE_PACKAGES:%=--editable %)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		pytest-xdist pytest-timeout hypothesis beartype ruff mypy
 	touch $@
@@ -27,6 +28,9 @@ demo: $(STAMP) ## train a small Fluid on this machine and look at what it draws 
 
 test: $(STAMP) ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+test-gpu: $(STAMP) ## the tests that need a CUDA device (and a torch that was built for it)
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/heads/kernels/test_on_gpu.py
 
 check: $(STAMP) ## style, types and the fast tests
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import Guidance, SamplerBackend
@@ -97,43 +98,50 @@ def test_bfloat16_weights_are_computed_in_float32() -> None:
     assert float((found - expected).abs().max()) < 0.02 * float(expected.abs().max())
 
 
-def test_memory_of_modulations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_modulations_is_bounded() -> None:
     """No more rows are modulated at a time than asked for, whatever the number of tokens and timesteps."""
     most = 0
-    call = PackedLinear.__call__
 
-    def watched(self: PackedLinear, x: torch.Tensor) -> torch.Tensor:
-        nonlocal most
-        most = max(most, x.shape[0])
-        return call(self, x)
+    class Watch(TorchDispatchMode):
+        """Sees every tensor that is made."""
 
-    denoiser = FusedDenoiser(PackedNetwork(random_network()), TIMESTEPS, modulation_bytes=8 * BYTES_PER_ROW + 1)
-    for num_tokens, guided in ((1, False), (3, True), (100, False), (100, True)):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal most
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                most = max(most, result.untyped_storage().nbytes())
+            return result
+
+    network = PackedNetwork(random_network())
+    denoiser = FusedDenoiser(network, TIMESTEPS, modulation_bytes=64 * BYTES_PER_ROW + 1)
+    for num_tokens, guided in ((1, False), (3, True), (500, False), (500, True)):
         condition, guidance, x = inputs(num_tokens, guided=guided)
-        evaluation = denoiser.begin(condition, guidance)
-        monkeypatch.setattr(PackedLinear, "__call__", watched)
-        for step in reversed(range(len(TIMESTEPS))):
-            evaluation(step, x)
-        monkeypatch.setattr(PackedLinear, "__call__", call)
-    assert most == 8
+        with Watch():
+            evaluation = denoiser.begin(condition, guidance)
+            for step in reversed(range(len(TIMESTEPS))):
+                evaluation(step, x)
+    # All tokens' projected conditions are as large; those of 500 tokens stay below the limit.
+    assert most <= 64 * BYTES_PER_ROW
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, 2, 5, 33])
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 5, 40, 41, 64])
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize("packed", [False, True])
 def test_packed_linear(num_rows: int, silu: bool, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With or without the library's packed weights it is a linear layer with an optional SiLU."""
     if packed and not packing_available():
-        pytest.skip("this build of PyTorch has no oneDNN operators")
+        pytest.skip("this build of PyTorch has no operators of MKL")
     monkeypatch.setattr(packed_linear, "packing_available", lambda: packed)
     torch.manual_seed(0)
-    weight, bias, x = torch.randn(13, 21), torch.randn(13), torch.randn(num_rows, 21)
-    expected = x @ weight.T + bias
-    if silu:
-        expected = expected * expected.sigmoid()
+    weight, bias = torch.randn(13, 21), torch.randn(13)
     layer = PackedLinear(weight, bias, silu=silu)
-    assert layer.is_packed is packed
-    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+    # The second call meets another number of rows, the third the first again.
+    for count in (num_rows, 50, num_rows):
+        x = torch.randn(count, 21)
+        expected = x @ weight.T + bias
+        if silu:
+            expected = expected * expected.sigmoid()
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_selection() -> None:
@@ -144,7 +152,9 @@ def test_selection() -> None:
         assert source.backend == source.along(TIMESTEPS).backend == SamplerBackend(runs)
     elsewhere = network.to("meta")
     assert DenoiserSource(elsewhere, SamplerBackend.AUTO).backend is SamplerBackend.REFERENCE
-    with pytest.raises(InvalidRequestError, match=r"no fused denoiser for the device 'meta'.*Use the backend 'auto'"):
+    with pytest.raises(
+        InvalidRequestError, match=r"no fused denoiser for the device 'meta' here. Use the backend 'auto'"
+    ):
         DenoiserSource(elsewhere, SamplerBackend.FUSED)
 
 
@@ -158,19 +168,19 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(found, expected)
 
 
-def test_weights_are_packed_once_for_all_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step budget asks for many lists of timesteps; the packed weights are shared among them."""
-    num_packed = 0
-    pack = PackedLinear._pack
+def test_weights_are_prepared_once_for_all_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step budget asks for many lists of timesteps; the prepared weights are shared among them."""
+    num_prepared = 0
+    prepare = PackedLinear.__init__
 
-    def counted(self: PackedLinear) -> torch.Tensor | None:
-        nonlocal num_packed
-        num_packed += 1
-        return pack(self)
+    def counted(self: PackedLinear, *args: torch.Tensor, **options: bool) -> None:
+        nonlocal num_prepared
+        num_prepared += 1
+        prepare(self, *args, **options)
 
-    monkeypatch.setattr(PackedLinear, "_pack", counted)
+    monkeypatch.setattr(PackedLinear, "__init__", counted)
     source = DenoiserSource(random_network(), SamplerBackend.FUSED)
-    after_one = num_packed
+    after_one = num_prepared
     for count in (2, 3, 5):
         source.along(TIMESTEPS[:count])
-    assert num_packed == after_one > 0
+    assert num_prepared == after_one > 0

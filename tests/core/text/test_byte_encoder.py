@@ -134,3 +134,30 @@ def test_without_ngrams_a_state_is_byte_and_place():
     states = encoder.encode(["ab"]).states[0]
     expected = encoder.byte_embedding.weight[ord("b")] + encoder.position_embedding.weight[2]
     torch.testing.assert_close(states[2], expected)
+
+
+def test_merged_words_hold_the_embeddings_of_their_bytes():
+    """One state per word, the sum over its bytes by the root of its length, marks included; more spaces do no harm."""
+    torch.manual_seed(0)
+    options = {"width": 6, "max_length": 32, "ngram_sizes": (), "merge_words": True}
+    encoder = ByteEncoder(ByteEncoderOptions(**options))
+    features = encoder.encode(["ab  c", "d"])
+    assert features.states.shape == (2, 3, 6)
+    assert features.mask.tolist() == [[True, False, True], [True, False, False]]
+    table, places = encoder.byte_embedding.weight, encoder.position_embedding.weight
+    first = (table[256] + table[ord("a")] + table[ord("b")]) / 3**0.5 + places[0]
+    last = (table[ord("c")] + table[257]) / 2**0.5 + places[2]
+    torch.testing.assert_close(features.states[0, 0], first)
+    torch.testing.assert_close(features.states[0, 2], last)
+    torch.testing.assert_close(features.states[1, 0], (table[256] + table[ord("d")] + table[257]) / 3**0.5 + places[0])
+    assert float(features.states[~features.mask].abs().max()) == 0.0
+
+
+def test_a_merged_prompt_does_not_depend_on_its_neighbours():
+    """Words of a prompt are the same alone and beside a longer one, n-grams included."""
+    torch.manual_seed(0)
+    encoder = ByteEncoder(ByteEncoderOptions(width=8, merge_words=True))
+    alone = encoder.encode(["a red circle"])
+    beside = encoder.encode(["a red circle", "a red circle above a blue square"])
+    torch.testing.assert_close(beside.states[0, :3], alone.states[0])
+    assert beside.mask.tolist() == [[True] * 3 + [False] * 4, [True] * 7]

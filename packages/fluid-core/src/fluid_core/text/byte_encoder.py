@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fluid_core.exchange import TextFeatures
@@ -12,6 +12,7 @@ from fluid_core.text.prompts import check_prompts, place, report_overlong
 
 _START, _END, _PADDING = 256, 257, 258
 _HASH_MULTIPLIER, _HASH_MODULUS = 1_000_003, 2_147_483_647
+_SPACE = ord(" ")
 _NUM_MARKS = 2
 """Start and end, around the bytes of every prompt."""
 
@@ -22,6 +23,9 @@ class ByteEncoder(nn.Module):
     The n-grams are hashed into one table (as in the Byte Latent Transformer, arXiv 2412.09871): the last byte of a word
     carries the word, wherever it stands. Single bytes would leave a small model to discover spelling first. States have
     about unit variance. Nothing else is mixed between bytes: that is the work of the trainable aligner.
+
+    With `merge_words` the embeddings of the bytes between two spaces are summed into one state (as fastText's,
+    arXiv 1607.04606), which holds the place of the word. The marks count to the first and the last word.
     """
 
     frozen = False
@@ -48,16 +52,20 @@ class ByteEncoder(nn.Module):
             self.ngram_embedding.weight[0].zero_()
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """One state per byte, and one each for start and end; states of padding are zero.
+        """One state per byte, and one each for start and end, or one per word; states of padding are zero.
 
         Raises `PromptError` for an empty prompt, and for one of more than `max_length - 2` bytes unless the
         options say to truncate; a cut falls between characters.
         """
         ids, mask = self._ids(check_prompts(prompts))
-        states = self.byte_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+        states = self.byte_embedding(ids)
         if self.options.ngram_sizes:
             # One look-up for all sizes: its gradient fills the whole table.
             states = states + self.ngram_embedding(self._ngram_ids(ids)).sum(dim=2)
+        if self.options.merge_words:
+            shares, mask = _shares_of_words(ids, mask)
+            states = shares @ states
+        states = states + self.position_embedding.weight[: states.shape[1]]
         return TextFeatures(states=states * mask[:, :, None], mask=mask)
 
     def _ids(self, prompts: list[str]) -> tuple[Int[Tensor, "batch text"], Bool[Tensor, "batch text"]]:
@@ -104,6 +112,20 @@ def _hashed_ngrams(ids: Int[Tensor, "batch text"], size: int) -> Int[Tensor, "ba
         # Reduced at each step, so that no product exceeds 64 bits.
         hashed = (hashed * _HASH_MULTIPLIER + ids[:, offset : ids.shape[1] - size + 1 + offset] + 1) % _HASH_MODULUS
     return hashed
+
+
+def _shares_of_words(
+    ids: Int[Tensor, "batch text"], mask: Bool[Tensor, "batch text"]
+) -> tuple[Float[Tensor, "batch words text"], Bool[Tensor, "batch words"]]:
+    """What each byte adds to each word, one over the root of the word's length, and which words there are."""
+    spaces = ids == _SPACE
+    # Spaces in a row leave empty words between them, which are masked like padding.
+    word_of = spaces.cumsum(dim=1)
+    belongs = torch.nn.functional.one_hot(word_of, int(word_of.max()) + 1).transpose(1, 2)
+    belongs = belongs * (mask & ~spaces)[:, None]
+    lengths = belongs.sum(dim=2)
+    shares = belongs / lengths.clamp(min=1)[:, :, None].float().sqrt()
+    return shares, lengths > 0
 
 
 def build_byte_encoder(options: ByteEncoderOptions) -> ByteEncoder:

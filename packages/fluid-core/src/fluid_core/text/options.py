@@ -42,7 +42,8 @@ class ByteEncoderOptions:
 
     `width` is the length of a state. `max_length` counts bytes and the two marks around them. `ngram_sizes` are the
     lengths, in bytes, of the n-grams that each state also tells; an empty list leaves single bytes. They share a table
-    of `num_ngram_buckets` vectors.
+    of `num_ngram_buckets` vectors. With `merge_words` there is one state per word instead of one per byte, which
+    makes the text several times shorter for everything that reads it.
     """
 
     width: int = attrs.field(default=128, validator=_POSITIVE)
@@ -51,6 +52,7 @@ class ByteEncoderOptions:
     num_ngram_buckets: int = attrs.field(
         default=4096, validator=[attrs.validators.instance_of(int), attrs.validators.ge(2)]
     )
+    merge_words: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     overlong: Overlong = attrs.field(default="error", validator=_OVERLONG)
 
 

@@ -1,11 +1,20 @@
 """The denoising network with its weights laid out for repeated evaluation on a CPU."""
 
+import attrs
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
 from fluid_heads.denoising.packed_linear import PackedLinear
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Modulation:
+    """A linear layer from conditioning to one shift, scale or gate."""
+
+    weight: Float[Tensor, "inner inner"]
+    bias: Float[Tensor, "inner"]
 
 
 class PackedNetwork:
@@ -35,7 +44,7 @@ class PackedNetwork:
     @property
     def modulation_bytes_per_row(self) -> int:
         """Memory of all modulations for one timestep and condition."""
-        return 4 * sum(modulation.num_outputs for modulation in self.modulations)
+        return 4 * sum(modulation.bias.numel() for modulation in self.modulations)
 
 
 def _packed(layer: nn.Module, *, silu: bool = False) -> PackedLinear:
@@ -47,19 +56,23 @@ def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
     return _packed(block.mlp[0], silu=True), _packed(block.mlp[2])
 
 
-def _block_modulations(block: ModulatedBlock) -> list[PackedLinear]:
+def _block_modulations(block: ModulatedBlock) -> list[Modulation]:
     weights, biases = _chunks(block.modulation, 3)
     norm_weight, norm_bias = block.norm.weight.float(), block.norm.bias.float()
     return [
-        PackedLinear(weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
-        PackedLinear(norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
-        PackedLinear(weights[2], biases[2]),
+        _modulation(weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
+        _modulation(norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
+        _modulation(weights[2], biases[2]),
     ]
 
 
-def _output_modulations(network: DenoisingNetwork) -> list[PackedLinear]:
+def _output_modulations(network: DenoisingNetwork) -> list[Modulation]:
     weights, biases = _chunks(network.output_modulation, 2)
-    return [PackedLinear(weights[0], biases[0]), PackedLinear(weights[1], 1.0 + biases[1])]
+    return [_modulation(weights[0], biases[0]), _modulation(weights[1], 1.0 + biases[1])]
+
+
+def _modulation(weight: Tensor, bias: Tensor) -> Modulation:
+    return Modulation(weight=weight.detach().clone(), bias=bias.detach().clone())
 
 
 def _chunks(

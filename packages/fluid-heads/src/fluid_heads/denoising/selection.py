@@ -1,6 +1,9 @@
 """Which implementation of the denoiser runs."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
 
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import SamplerBackend
@@ -8,29 +11,63 @@ from fluid_heads.denoising.evaluation import Denoiser, ReferenceDenoiser
 from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.denoising.packed_network import PackedNetwork
+from fluid_heads.kernels import kernels_run_on
+
+if TYPE_CHECKING:
+    from fluid_heads.kernels.cuda_denoiser import CudaNetwork
+
+
+def uses_kernels(device: torch.device) -> bool:
+    """Whether tensors on `device` are worked on by the Triton kernels: on CUDA, if Triton is installed."""
+    return device.type == "cuda" and kernels_run_on("cuda")
+
+
+def check_fused_available(device: torch.device, *, what: str) -> None:
+    """Raise `InvalidRequestError` if there is no fused implementation of `what` for `device`."""
+    if device.type == "cpu" or uses_kernels(device):
+        return
+    advice = "Install Triton (pip install fluid-heads[cuda]), or use" if device.type == "cuda" else "Use"
+    raise InvalidRequestError(
+        f"There is no fused {what} for the device '{device.type}' here. {advice} the backend 'auto' or 'reference'."
+    )
+
+
+def _with_kernels(network: DenoisingNetwork) -> "CudaNetwork":
+    # Triton is loaded only where it is used.
+    from fluid_heads.kernels.cuda_denoiser import CudaNetwork
+
+    return CudaNetwork(network)
 
 
 class DenoiserSource:
     """Denoisers of one network, for any lists of timesteps: what does not depend on those is prepared once, here.
 
-    `auto` takes the fused implementation on a CPU and the reference elsewhere. Raises `InvalidRequestError` if `fused`
-    is asked for where there is none.
+    `auto` takes a fused implementation where there is one: on a CPU, and on a CUDA device if Triton is installed.
+    Raises `InvalidRequestError` if `fused` is asked for elsewhere.
     """
 
     def __init__(self, network: DenoisingNetwork, backend: SamplerBackend) -> None:
         device = next(network.parameters()).device
-        if backend is SamplerBackend.FUSED and device.type != "cpu":
-            raise InvalidRequestError(
-                f"There is no fused denoiser for the device '{device.type}', only for 'cpu'. Use the backend 'auto'."
-            )
-        fused = backend is not SamplerBackend.REFERENCE and device.type == "cpu"
+        if backend is SamplerBackend.FUSED:
+            check_fused_available(device, what="denoiser")
         self._network = network
-        self._packed = PackedNetwork(network) if fused else None
+        self._packed: PackedNetwork | None = None
+        self.kernels: "CudaNetwork | None" = None
+        """The network prepared for the kernels, if they are what runs."""
+
+        if backend is not SamplerBackend.REFERENCE:
+            if uses_kernels(device):
+                self.kernels = _with_kernels(network)
+            elif device.type == "cpu":
+                self._packed = PackedNetwork(network)
+        fused = self._packed is not None or self.kernels is not None
         self.backend = SamplerBackend.FUSED if fused else SamplerBackend.REFERENCE
         """Which implementation runs."""
 
     def along(self, timesteps: Sequence[int | float]) -> Denoiser:
         """The denoiser for these timesteps."""
+        if self.kernels is not None:
+            return self.kernels.along(timesteps)
         if self._packed is not None:
             return FusedDenoiser(self._packed, timesteps)
         return ReferenceDenoiser(self._network, timesteps)

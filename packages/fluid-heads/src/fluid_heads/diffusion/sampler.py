@@ -1,6 +1,7 @@
 """The sampler of the diffusion head: the reverse process, step by step, as the equations have it."""
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import attrs
 import torch
@@ -20,6 +21,9 @@ from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.diffusion.solvers import Solver
 from fluid_heads.diffusion.step_budget import num_steps_at
 from fluid_heads.request_checks import check_request
+
+if TYPE_CHECKING:
+    from fluid_heads.kernels.cuda_reverse_loop import CudaReverseLoop
 
 # Noise of this many steps is drawn at a time: one draw per step is slow, all steps at once takes memory. The
 # numbers a token gets depend on this constant.
@@ -50,6 +54,8 @@ class _Course:
     diffusion: GaussianDiffusion
     solver: Solver
     denoiser: Denoiser
+    loop: "CudaReverseLoop | None"
+    """Runs all of it on a CUDA device, where there is one for the solver."""
 
 
 class DiffusionSampler:
@@ -107,6 +113,9 @@ class DiffusionSampler:
             num_steps=self.num_steps,
             final_num_steps=self._options.final_num_sampling_steps,
         )
+        loop = self._course(num_steps).loop
+        if loop is not None:
+            return loop(condition, request)
         channels = self._network.channels
         sample = request.random.normal((channels,))
         if condition.shape[0] == 0:
@@ -201,8 +210,25 @@ class DiffusionSampler:
                 diffusion=GaussianDiffusion(schedule),
                 solver=Solver(self._options.solver, schedule),
                 denoiser=self._denoisers.along(timesteps),
+                loop=self._loop(schedule),
             )
         return course
+
+    def _loop(self, schedule: NoiseSchedule) -> "CudaReverseLoop | None":
+        if self._denoisers.kernels is None or self._options.solver != "ddpm":
+            return None
+        from fluid_heads.kernels.cuda_reverse_loop import CudaReverseLoop
+
+        return CudaReverseLoop(
+            self._denoisers.kernels,
+            schedule=schedule,
+            condition_width=self._condition_width,
+            token_scale=self._options.token_scale,
+            linear_skip=self._options.linear_skip,
+            limit=self._limit,
+            guidance_rescale=self._options.guidance_rescale,
+            capture=self._options.cuda_graph,
+        )
 
 
 def _noise_of_steps(random: KeyedRandom, num_steps: int, channels: int) -> Iterator[Tensor]:

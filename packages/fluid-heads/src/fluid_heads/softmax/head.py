@@ -1,5 +1,7 @@
 """Softmax over a codebook: cross-entropy to train with; samplers are in the modules beside."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -9,11 +11,15 @@ from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
 from fluid_core.exchange import HeadContext, SamplerBackend, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import DiscreteTokens
+from fluid_heads.denoising.selection import uses_kernels
 from fluid_heads.precision import without_autocast
 from fluid_heads.sampling_overrides import with_overrides
 from fluid_heads.softmax.fused_sampler import FusedSoftmaxSampler
 from fluid_heads.softmax.options import SAMPLING_OPTIONS, SoftmaxOptions
 from fluid_heads.softmax.sampler import SoftmaxSampler
+
+if TYPE_CHECKING:
+    from fluid_heads.softmax.cuda_sampler import CudaSoftmaxSampler
 
 
 class SoftmaxHead(nn.Module):
@@ -119,7 +125,7 @@ class SoftmaxHead(nn.Module):
         """Options that one generation may change: `top_k` and `top_p`."""
         return SAMPLING_OPTIONS
 
-    def sampler(self, settings: SamplerSettings) -> "SoftmaxSampler | FusedSoftmaxSampler":
+    def sampler(self, settings: SamplerSettings) -> "SoftmaxSampler | FusedSoftmaxSampler | CudaSoftmaxSampler":
         """A sampler: the fused one unless the vocabulary is limited by `top_k` or `top_p`, or the reference asked for.
 
         Weights must not change while it is in use. Raises `InvalidRequestError` for a number of steps other than 1,
@@ -140,4 +146,9 @@ class SoftmaxHead(nn.Module):
             )
         if settings.backend is SamplerBackend.REFERENCE or limited:
             return SoftmaxSampler(self.logits, condition_width=self.condition_width, options=options)
+        if uses_kernels(self.bias.device):
+            # Triton is loaded only where it is used.
+            from fluid_heads.softmax.cuda_sampler import CudaSoftmaxSampler
+
+            return CudaSoftmaxSampler(self.output_weight, self.bias)
         return FusedSoftmaxSampler(self.output_weight, self.bias)
