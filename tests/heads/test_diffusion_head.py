@@ -60,7 +60,7 @@ def target() -> Tensor:
 
 
 def test_defaults_are_the_papers_network_and_half_its_steps() -> None:
-    """Six blocks of the backbone's width; 50 sampling steps do as well as 100 (docs/heads.md), which the predecessor takes."""
+    """Six blocks of the backbone's width. 50 steps do as well (docs/heads.md) as the 100 of the predecessor."""
     context = HeadContext(token_space=SPACE, width=WIDTH, token_embedding=SPACE.embedding(WIDTH))
     component = next(c for c in fluid_register_heads() if c.name == "diffusion")
     head = component.build(component.options(), context)

@@ -290,7 +290,10 @@ def test_step_budget_when_sampling(name: str, condition: Tensor) -> None:
 
 
 def test_options_are_replaced_for_one_generation(condition: Tensor) -> None:
-    """Every sampling option; the head keeps its own, and a head built with the option draws the same."""
+    """Every sampling option; the head keeps its own, and a head built with the option draws the same.
+
+    The option for CUDA graphs is taken and changes nothing on a CPU.
+    """
     head = random_head()
     assert isinstance(head, AdjustableSampling)
     guidance = Guidance(negative=torch.zeros_like(condition), scale=torch.full((5,), 3.0))
@@ -308,12 +311,13 @@ def test_options_are_replaced_for_one_generation(condition: Tensor) -> None:
         "token_limit": 0.5,
         "guidance_rescale": 1.0,
     }
-    assert replaced.keys() == head.sampling_options
+    assert replaced.keys() | {"cuda_graph"} == head.sampling_options
     for name, value in replaced.items():
         found = draw(head, SamplerSettings(options={name: value}))
         assert not torch.allclose(found, plain), name
         assert torch.equal(found, draw(random_head(**{name: value}), SamplerSettings())), name
     assert torch.equal(draw(head, SamplerSettings()), plain)
+    assert torch.equal(draw(head, SamplerSettings(options={"cuda_graph": True})), plain)
 
 
 def test_num_steps_wins_over_the_option(condition: Tensor) -> None:
