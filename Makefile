@@ -23,7 +23,7 @@ $(STAMP): constraints.txt $(PACKAGES:%=%/pyproject.toml) $(EXAMPLE_PACKAGES:%=%/
 
 setup: $(STAMP) ## install everything into .venv
 
-demo: $(STAMP) ## train a small Fluid on this machine and look at what it draws (plans for eight minutes)
+demo: $(STAMP) ## train a small Fluid on this machine and look at what it draws (eight minutes)
 	$(BIN)/python examples/demo.py --out runs/demo
 
 test: $(STAMP) ## all tests

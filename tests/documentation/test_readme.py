@@ -288,5 +288,5 @@ def test_configurations_are_shortened(repository):
     short = shortened((repository / "examples" / "configs" / "shapes.toml").read_text())
     assert "num_steps = 2\n" in short
     assert "num_fit_images = 32\n" in short
-    assert 'name = "diffusion"' in short
+    assert 'name = "flow"' in short
     assert "image_size = 32" in short
