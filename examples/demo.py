@@ -5,7 +5,7 @@ Shows:     the whole path: captions and pictures -> continuous tokens -> random 
 Runtime:   the minutes given: training ends by the clock, its learning rate with it, and what remains is for drawing
 Leaves:    contact_sheet.png (prompts and pictures, marked right or wrong by the judge), loss.png, scores.json and
            report.md in the output folder, and the model in model/: fluid sample runs/demo "a red circle"
-Expected:  objects where prompts ask for them, few with the right outline, many blurred or of mixed colours; scores
+Expected:  objects begin to appear, few with the right outline, many blurred or of mixed colours; scores
            above chance for single objects and colours, near zero for the tasks with several objects
 """
 

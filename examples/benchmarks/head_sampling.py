@@ -2,8 +2,8 @@
 
 Command:   python examples/benchmarks/head_sampling.py [--json FILE] [--heads diffusion flow softmax] [--tokens 1 4 16]
 Shows:     seconds per call (median), how near it comes to what this machine can do, and the speedup over the reference
-Runtime:   about five minutes for the paper's diffusion head on two cores; --quick takes one minute
-Expected:  the fused sampler is several times faster at few tokens and still ahead at 256; all samples agree
+Runtime:   ten minutes and more for the paper's diffusion head on two cores; --quick is a fraction of it
+Expected:  the fused sampler is two to four times faster at few tokens and a little ahead at 256; all samples agree
 
 A call draws `tokens` tokens with all steps of the head. `gflops` and `gbytes_per_s` count the least work that any
 implementation needs: every product once, weights that meet a new noisy token at every step read once per step, and

@@ -3,8 +3,8 @@
 Command:   python examples/benchmarks/sampling_steps.py [--json FILE] [--plot docs/images/sampling-steps.png]
 Shows:     the distance between two sets of samples of the same trained heads, by solver and number of steps, beside
            what two sets drawn alike show by chance
-Runtime:   about six minutes on two cores
-Expected:  the distance falls to the level of chance long before 1000 steps; few steps of `ddpm` lose variance
+Runtime:   ten minutes and more on two cores
+Expected:  the distance falls to the level of chance long before 1000 steps
 
 Two heads are trained here on made-up tokens of 16 channels, one on clusters, one on a curved sheet, each different for
 each of eight conditions. The distance is the energy distance (Szekely and Rizzo, 2013), which is zero only for equal

@@ -21,9 +21,15 @@ class TrainingProgress:
         self._loss: float | None = None
 
     @contextmanager
-    def running(self, first_step: int, num_steps: int, batch_size: int) -> Iterator[None]:
-        """Show progress from `first_step` to `num_steps` for the length of the block."""
+    def running(
+        self, first_step: int, num_steps: int, batch_size: int, *, seconds_left: float | None = None
+    ) -> Iterator[None]:
+        """Show progress from `first_step` to `num_steps` for the length of the block.
+
+        If the run ends after `seconds_left`, the steps it will have taken by then are estimated, and shown as its goal.
+        """
         self._first_step, self._num_steps, self._batch_size = first_step, num_steps, batch_size
+        self._seconds_left = seconds_left
         self._started = self._last_line = time.perf_counter()
         self._loss = None
         if not self._console.is_terminal:
@@ -48,14 +54,19 @@ class TrainingProgress:
         """Tell that `step` steps are done; the loss shown is a running mean."""
         self._loss = loss if self._loss is None else 0.97 * self._loss + 0.03 * loss
         now = time.perf_counter()
-        speed = (step - self._first_step) * self._batch_size / max(now - self._started, 1e-9)
+        elapsed = max(now - self._started, 1e-9)
+        speed = (step - self._first_step) * self._batch_size / elapsed
+        goal = self._num_steps
+        if self._seconds_left is not None:
+            reached = self._first_step + int((step - self._first_step) * self._seconds_left / elapsed)
+            goal = min(goal, max(step, reached))
         figures = f"loss {self._loss:.4f}  {speed:.0f} images/s"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, figures=figures)
-        elif now - self._last_line >= self._line_seconds or step == self._num_steps:
+            self._bar.update(self._task, completed=step, total=goal, figures=figures)
+        elif now - self._last_line >= self._line_seconds or step == goal:
             self._last_line = now
-            left = (self._num_steps - step) * self._batch_size / max(speed, 1e-9)
-            self._console.print(f"step {step}/{self._num_steps}  {figures}  {left:.0f} s left", highlight=False)
+            left = (goal - step) * self._batch_size / max(speed, 1e-9)
+            self._console.print(f"step {step}/{goal}  {figures}  {left:.0f} s left", highlight=False)
 
     def note(self, message: str) -> None:
         """A line above the bar."""

@@ -111,7 +111,9 @@ class Trainer:
         self._started = started
         validation: dict[str, float] = {}
         self.model.train()
-        with self.progress.running(first_step, settings.num_steps, settings.batch_size):
+        limit = settings.max_minutes
+        left = None if limit is None else 60.0 * limit - self._seconds_before
+        with self.progress.running(first_step, settings.num_steps, settings.batch_size, seconds_left=left):
             try:
                 last = self._finished()
                 while not last:

@@ -26,8 +26,8 @@ DEFAULT_MODULATION_BYTES = 64 * 2**20
 class FusedDenoiser:
     """The network along a list of timesteps, prepared for repeated use on a CPU, in float32.
 
-    `modulation_bytes` bounds the memory of a call: modulations of as many rows exist at a time as fit (at least one),
-    and more tokens than that are evaluated in chunks.
+    `modulation_bytes` bounds the memory of a call: modulations of as many rows exist at a time as fit (at least one
+    token's), and more tokens than that are evaluated in chunks, one after the other in the same memory.
     """
 
     backend = SamplerBackend.FUSED
@@ -68,9 +68,24 @@ class FusedEvaluation:
         self._guided = num_halves == 2
         # Both halves of a token stay in one chunk: they share what comes before the first modulation.
         self._tokens_per_chunk = max(1, modulation_rows // num_halves)
+        parts = zip(*(torch.split(each, self._tokens_per_chunk) for each in condition_vectors), strict=True)
+        chunks = [torch.cat(halves) for halves in parts]
+        # Several chunks take turns in the memory for modulations, so none of them keeps more than the present step's.
+        steps_per_block = max(1, modulation_rows // max(1, len(chunks[0]))) if len(chunks) == 1 else 1
+        num_rows = min(steps_per_block, len(time_vectors)) * len(chunks[0])
+        # Written anew for every block: fresh memory of this size would cost as much as a tenth of the products.
+        memory = torch.empty(len(packed.modulations), num_rows, chunks[0].shape[1])
         self._chunks = [
-            _Chunk(packed, time_vectors, torch.cat(parts), num_halves=num_halves, modulation_rows=modulation_rows)
-            for parts in zip(*(torch.split(each, self._tokens_per_chunk) for each in condition_vectors), strict=True)
+            _Chunk(
+                packed,
+                time_vectors,
+                vectors,
+                memory,
+                guided=self._guided,
+                steps_per_block=steps_per_block,
+                keeps_block=len(chunks) == 1,
+            )
+            for vectors in chunks
         ]
 
     @torch.no_grad()
@@ -96,24 +111,25 @@ class _Chunk:
         packed: PackedNetwork,
         time_vectors: Tensor,
         condition_vectors: Tensor,
+        memory: Tensor,
         *,
-        num_halves: int,
-        modulation_rows: int,
+        guided: bool,
+        steps_per_block: int,
+        keeps_block: bool,
     ) -> None:
         self._packed = packed
         self._time_vectors = time_vectors
         self._condition_vectors = condition_vectors
-        self._num_halves = num_halves
-        self._steps_per_block = max(1, modulation_rows // max(1, len(condition_vectors)))
+        self._memory = memory
+        self._guided = guided
+        self._steps_per_block = steps_per_block
+        self._keeps_block = keeps_block
         self._block: int | None = None
         self._tables: list[Tensor] = []
-        # Written anew for every block: fresh memory of this size would cost as much as a tenth of the products.
-        num_rows = min(self._steps_per_block, len(time_vectors)) * len(condition_vectors)
-        self._buffer = torch.empty(len(packed.modulations), num_rows, condition_vectors.shape[1])
 
     def __call__(self, step: int, x: Tensor) -> Tensor:
         block, place = divmod(step, self._steps_per_block)
-        if block != self._block:
+        if block != self._block or not self._keeps_block:
             self._tables = self._modulate(block)
             self._block = block
         modulations = iter([table[place] for table in self._tables])
@@ -121,7 +137,7 @@ class _Chunk:
         hidden = self._packed.input_projection(x).contiguous()
         for index, (first, second) in enumerate(self._packed.layers):
             normed = functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
-            if index == 0 and self._num_halves > 1:
+            if index == 0 and self._guided:
                 hidden, normed = torch.cat([hidden, hidden]), torch.cat([normed, normed])
             shift, scale, gate = next(modulations), next(modulations), next(modulations)
             update = second(first(torch.addcmul(shift, normed, scale)))
@@ -136,8 +152,8 @@ class _Chunk:
         conditioning = functional.silu(times[:, None] + self._condition_vectors)
         rows = conditioning.flatten(0, 1)
         tables = []
-        for modulation, buffer in zip(self._packed.modulations, self._buffer, strict=True):
-            table = buffer[: len(rows)]
+        for modulation, memory in zip(self._packed.modulations, self._memory, strict=True):
+            table = memory[: len(rows)]
             torch.addmm(modulation.bias, rows, modulation.weight.t(), out=table)
             tables.append(table.view_as(conditioning))
         return tables

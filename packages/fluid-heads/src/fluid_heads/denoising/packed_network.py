@@ -28,7 +28,6 @@ class PackedNetwork:
     @torch.no_grad()
     def __init__(self, network: DenoisingNetwork) -> None:
         self.network = network
-        self.num_outputs = network.num_outputs
         self.condition_projection = _packed(network.condition_projection)
         self.input_projection = _packed(network.input_projection)
         blocks = [block for block in network.blocks if isinstance(block, ModulatedBlock)]

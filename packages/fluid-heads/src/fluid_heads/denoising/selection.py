@@ -3,33 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import SamplerBackend
 from fluid_heads.denoising.evaluation import Denoiser, ReferenceDenoiser
 from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.denoising.packed_network import PackedNetwork
-from fluid_heads.kernels import kernels_run_on
+from fluid_heads.kernels import uses_kernels
 
 if TYPE_CHECKING:
     from fluid_heads.kernels.cuda_denoiser import CudaNetwork
-
-
-def uses_kernels(device: torch.device) -> bool:
-    """Whether tensors on `device` are worked on by the Triton kernels: on CUDA, if Triton is installed."""
-    return device.type == "cuda" and kernels_run_on("cuda")
-
-
-def check_fused_available(device: torch.device, *, what: str) -> None:
-    """Raise `InvalidRequestError` if there is no fused implementation of `what` for `device`."""
-    if device.type == "cpu" or uses_kernels(device):
-        return
-    advice = "Install Triton (pip install fluid-heads[cuda]), or use" if device.type == "cuda" else "Use"
-    raise InvalidRequestError(
-        f"There is no fused {what} for the device '{device.type}' here. {advice} the backend 'auto' or 'reference'."
-    )
 
 
 def _with_kernels(network: DenoisingNetwork) -> "CudaNetwork":
@@ -47,20 +30,24 @@ class DenoiserSource:
     """
 
     def __init__(self, network: DenoisingNetwork, backend: SamplerBackend) -> None:
-        device = next(network.parameters()).device
-        if backend is SamplerBackend.FUSED:
-            check_fused_available(device, what="denoiser")
+        device_type = next(network.parameters()).device.type
         self._network = network
         self._packed: PackedNetwork | None = None
         self.kernels: "CudaNetwork | None" = None
         """The network prepared for the kernels, if they are what runs."""
 
         if backend is not SamplerBackend.REFERENCE:
-            if uses_kernels(device):
+            if uses_kernels(device_type):
                 self.kernels = _with_kernels(network)
-            elif device.type == "cpu":
+            elif device_type == "cpu":
                 self._packed = PackedNetwork(network)
         fused = self._packed is not None or self.kernels is not None
+        if backend is SamplerBackend.FUSED and not fused:
+            advice = "Install Triton (pip install fluid-heads[cuda]), or use" if device_type == "cuda" else "Use"
+            raise InvalidRequestError(
+                f"There is no fused denoiser for the device '{device_type}' here. {advice} the backend 'auto' or "
+                "'reference'."
+            )
         self.backend = SamplerBackend.FUSED if fused else SamplerBackend.REFERENCE
         """Which implementation runs."""
 

@@ -25,9 +25,11 @@ from fluid_heads.request_checks import check_request
 if TYPE_CHECKING:
     from fluid_heads.kernels.cuda_reverse_loop import CudaReverseLoop
 
-# Noise of this many steps is drawn at a time: one draw per step is slow, all steps at once takes memory. The
-# numbers a token gets depend on this constant.
-_STEPS_PER_DRAW = 32
+STEPS_PER_DRAW = 32
+"""Noise of this many steps is drawn at a time: one draw per step is slow, all steps at once takes memory.
+
+The numbers a token gets depend on it.
+"""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -233,6 +235,6 @@ class DiffusionSampler:
 
 def _noise_of_steps(random: KeyedRandom, num_steps: int, channels: int) -> Iterator[Tensor]:
     """One `tokens channels` tensor of standard normal noise for every step."""
-    for first in range(0, num_steps, _STEPS_PER_DRAW):
-        count = min(_STEPS_PER_DRAW, num_steps - first)
+    for first in range(0, num_steps, STEPS_PER_DRAW):
+        count = min(STEPS_PER_DRAW, num_steps - first)
         yield from random.normal((count, channels)).unbind(1)

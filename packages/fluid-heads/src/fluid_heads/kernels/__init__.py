@@ -4,6 +4,6 @@ Triton is optional (`pip install fluid-heads[cuda]`). This package imports witho
 that hold kernels import triton when they are loaded, so ask `triton_available()` first.
 """
 
-from fluid_heads.kernels.availability import kernels_run_on, triton_available
+from fluid_heads.kernels.availability import kernels_run_on, triton_available, uses_kernels
 
-__all__ = ["kernels_run_on", "triton_available"]
+__all__ = ["kernels_run_on", "triton_available", "uses_kernels"]

@@ -9,6 +9,11 @@ def triton_available() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+def uses_kernels(device_type: str) -> bool:
+    """Whether heads on this type of device sample with the kernels: on `cuda`, if triton is installed."""
+    return device_type == "cuda" and kernels_run_on(device_type)
+
+
 def kernels_run_on(device_type: str) -> bool:
     """Whether the kernels run on tensors of this type of device, `cuda` or `cpu`.
 

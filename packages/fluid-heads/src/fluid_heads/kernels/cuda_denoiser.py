@@ -15,14 +15,12 @@ from torch.nn import functional
 
 from fluid_core.exchange import Guidance, SamplerBackend
 from fluid_heads.denoising.evaluation import Prediction
-from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
+from fluid_heads.denoising.network import NORM_EPSILON, DenoisingNetwork, ModulatedBlock
 from fluid_heads.kernels.modulated_norm import modulated_norm
 from fluid_heads.precision import without_autocast
 
 MODULATION_BYTES = 256 * 2**20
 """Memory for the modulations that are kept at a time, unless a single step needs more."""
-
-_NORM_EPSILON = 1e-6
 
 
 class CudaNetwork:
@@ -154,7 +152,7 @@ class CudaEvaluation:
                 step=self.step,
                 update=update,
                 gate=gate,
-                epsilon=_NORM_EPSILON,
+                epsilon=NORM_EPSILON,
             )
             return functional.linear(normalised, last_layer.weight, last_layer.bias)
 

@@ -13,13 +13,11 @@ from torch import Tensor
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import Guidance, SamplerBackend, SamplingRequest
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule
+from fluid_heads.diffusion.sampler import STEPS_PER_DRAW
 from fluid_heads.kernels.cuda_denoiser import MODULATION_BYTES, CudaEvaluation, CudaNetwork
 from fluid_heads.kernels.noise_streams import NoiseStreams, num_noise_draws
 from fluid_heads.kernels.reverse_step import ReverseStepTable, reverse_step
 from fluid_heads.request_checks import check_request
-
-_STEPS_PER_DRAW = 32
-"""As the reference sampler draws its noise; with another number samples would differ."""
 
 _MOST_GRAPHS = 8
 """Recorded graphs kept, one per number of tokens; each holds its own modulations."""
@@ -68,7 +66,7 @@ class CudaReverseLoop:
             channels=network.plain.channels,
             token_scale=token_scale,
             linear_skip=linear_skip,
-            steps_per_draw=_STEPS_PER_DRAW,
+            steps_per_draw=STEPS_PER_DRAW,
             device=network.device,
         )
         self._recorded: OrderedDict[tuple[int, bool], tuple[_Course, torch.cuda.CUDAGraph]] = OrderedDict()
@@ -88,7 +86,7 @@ class CudaReverseLoop:
         """
         check_request(condition, request, width=self._condition_width)
         initial = request.random.normal((self._channels,))
-        num_draws = num_noise_draws(self.num_steps, _STEPS_PER_DRAW)
+        num_draws = num_noise_draws(self.num_steps, STEPS_PER_DRAW)
         streams = NoiseStreams.taken_from(request.random, num_draws=num_draws)
         if condition.shape[0] == 0:
             return initial

@@ -11,7 +11,7 @@ from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError
 from fluid_core.exchange import HeadContext, SamplerBackend, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import DiscreteTokens
-from fluid_heads.denoising.selection import uses_kernels
+from fluid_heads.kernels import uses_kernels
 from fluid_heads.precision import without_autocast
 from fluid_heads.sampling_overrides import with_overrides
 from fluid_heads.softmax.fused_sampler import FusedSoftmaxSampler
@@ -146,7 +146,7 @@ class SoftmaxHead(nn.Module):
             )
         if settings.backend is SamplerBackend.REFERENCE or limited:
             return SoftmaxSampler(self.logits, condition_width=self.condition_width, options=options)
-        if uses_kernels(self.bias.device):
+        if uses_kernels(self.bias.device.type):
             # Triton is loaded only where it is used.
             from fluid_heads.softmax.cuda_sampler import CudaSoftmaxSampler
 
