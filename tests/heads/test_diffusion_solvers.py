@@ -272,12 +272,10 @@ def test_step_budget_falls_linearly() -> None:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_step_budget_when_sampling(name: str, condition: Tensor) -> None:
-    """A token at some progress is the one that a sampler with that number of steps draws; tables are made once."""
+    """A token at some progress is the one that a sampler with that number of steps draws."""
     head = random_head(solver=name, num_sampling_steps=20, final_num_sampling_steps=4)
     evaluations: list[int] = []
     head.network.register_forward_hook(lambda *_: evaluations.append(1))
-    embeddings: list[int] = []
-    head.network.time_embedding.register_forward_hook(lambda *_: embeddings.append(1))
     sampler = head.sampler(SamplerSettings(backend="reference"))
     assert sampler.num_steps == 20
     for progress, expected in ((0.0, 20), (0.5, 12), (1.0, 4), (0.5, 12)):
@@ -286,6 +284,16 @@ def test_step_budget_when_sampling(name: str, condition: Tensor) -> None:
         assert len(evaluations) == expected
         constant = random_head(solver=name).sampler(SamplerSettings(num_steps=expected, backend="reference"))
         assert torch.equal(sample, constant(condition, SamplingRequest(random=keys(5), progress=progress)))
+
+
+def test_timesteps_are_embedded_once_for_each_number_of_steps(condition: Tensor) -> None:
+    """The fused sampler keeps what depends on the timesteps alone, also when a step budget asks for several lists."""
+    head = random_head(num_sampling_steps=20, final_num_sampling_steps=4)
+    embeddings: list[int] = []
+    head.network.time_embedding.register_forward_hook(lambda *_: embeddings.append(1))
+    sampler = head.sampler(SamplerSettings(backend="fused"))
+    for progress in (0.0, 0.5, 1.0, 0.5):
+        sampler(condition, SamplingRequest(random=keys(5), progress=progress))
     assert len(embeddings) == 3
 
 

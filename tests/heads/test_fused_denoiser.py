@@ -6,11 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import Guidance, SamplerBackend
-from fluid_heads.denoising import packed_linear
 from fluid_heads.denoising.evaluation import ReferenceDenoiser
 from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
-from fluid_heads.denoising.packed_linear import PackedLinear, packing_available
+from fluid_heads.denoising.packed_linear import PackedLinear, ShardedLinear
 from fluid_heads.denoising.packed_network import PackedNetwork
 from fluid_heads.denoising.selection import DenoiserSource
 
@@ -41,12 +40,12 @@ def inputs(num_tokens: int, *, guided: bool) -> tuple[torch.Tensor, Guidance | N
 
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("num_tokens", [1, 2, 7, 40])
-@pytest.mark.parametrize("modulation_rows", [0, 16, 1000])
-def test_equals_the_reference(num_tokens: int, guided: bool, modulation_rows: int) -> None:
+@pytest.mark.parametrize("rows_per_chunk", [0, 16, 1000])
+def test_equals_the_reference(num_tokens: int, guided: bool, rows_per_chunk: int) -> None:
     """Whatever the number of tokens and the size of blocks and chunks, at every timestep and in any order."""
     network = random_network()
     reference = ReferenceDenoiser(network, TIMESTEPS)
-    fused = FusedDenoiser(PackedNetwork(network), TIMESTEPS, modulation_bytes=modulation_rows * BYTES_PER_ROW)
+    fused = FusedDenoiser(PackedNetwork(network), TIMESTEPS, rows_per_chunk=rows_per_chunk)
     condition, guidance, x = inputs(num_tokens, guided=guided)
     expected_at, found_at = reference.begin(condition, guidance), fused.begin(condition, guidance)
     for step in (11, 10, 3, 7, 0):
@@ -108,17 +107,18 @@ def test_memory_of_modulations_is_bounded() -> None:
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
             nonlocal most, set_aside
             result = func(*args, **(kwargs or {}))
-            if isinstance(result, torch.Tensor):
+            if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() not in given:
                 most = max(most, result.untyped_storage().nbytes())
                 if func.overloadpacket is torch.ops.aten.empty:
                     set_aside += result.untyped_storage().nbytes()
             return result
 
     network = PackedNetwork(random_network())
-    denoiser = FusedDenoiser(network, TIMESTEPS, modulation_bytes=64 * BYTES_PER_ROW + 1)
+    denoiser = FusedDenoiser(network, TIMESTEPS, rows_per_chunk=64)
     for num_tokens, guided in ((1, False), (3, True), (500, False), (500, True)):
         condition, guidance, x = inputs(num_tokens, guided=guided)
         set_aside = 0
+        given = {condition.untyped_storage().data_ptr(), x.untyped_storage().data_ptr()}
         with Watch():
             evaluation = denoiser.begin(condition, guidance)
             for step in reversed(range(len(TIMESTEPS))):
@@ -131,14 +131,10 @@ def test_memory_of_modulations_is_bounded() -> None:
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 5, 40, 41, 64])
 @pytest.mark.parametrize("silu", [False, True])
-@pytest.mark.parametrize("packed", [False, True])
-def test_packed_linear(num_rows: int, silu: bool, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With or without the library's packed weights it is a linear layer with an optional SiLU."""
-    if packed and not packing_available():
-        pytest.skip("this build of PyTorch has no operators of MKL")
-    monkeypatch.setattr(packed_linear, "packing_available", lambda: packed)
+def test_packed_linear(num_rows: int, silu: bool) -> None:
+    """Whatever way the number of rows chooses, it is a linear layer with an optional SiLU."""
     torch.manual_seed(0)
-    weight, bias = torch.randn(13, 21), torch.randn(13)
+    weight, bias = torch.randn(14, 21), torch.randn(14)
     layer = PackedLinear(weight, bias, silu=silu)
     # The second call meets another number of rows, the third the first again.
     for count in (num_rows, 50, num_rows):
@@ -147,6 +143,20 @@ def test_packed_linear(num_rows: int, silu: bool, packed: bool, monkeypatch: pyt
         if silu:
             expected = expected * expected.sigmoid()
         torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("num_threads", "expected"), [(1, 1), (2, 2), (4, 3), (16, 6)])
+def test_shards_cover_all_outputs(num_threads: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are at most as many shards as threads, all equal, and side by side they are the plain product."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(6, 5), torch.randn(6), torch.randn(7, 5)
+    layer = ShardedLinear(weight, bias)
+    assert layer.num_shards == expected
+    assert layer.num_outputs == 6
+    found = layer(x)
+    assert found.shape == (expected, 7, 6 // expected)
+    torch.testing.assert_close(found.transpose(0, 1).flatten(1), x @ weight.T + bias)
 
 
 def test_selection() -> None:

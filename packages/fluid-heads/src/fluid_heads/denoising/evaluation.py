@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 from fluid_core.exchange import Guidance, SamplerBackend
@@ -49,23 +49,22 @@ class Denoiser(Protocol):
 
 
 class ReferenceDenoiser:
-    """Runs the network as it is written, with timesteps embedded once. Weights must not change while it is in use."""
+    """Runs the network as it is written, at every step anew: nothing is prepared, as in the predecessor's sampler.
+
+    Timesteps are embedded for every row and conditions projected at every step, so that what a faster implementation
+    gains by hoisting them is measured against the same work.
+    """
 
     backend = SamplerBackend.REFERENCE
 
     def __init__(self, network: DenoisingNetwork, timesteps: Sequence[int | float]) -> None:
         self._network = network
-        device = next(network.parameters()).device
-        with torch.no_grad():
-            self._time_vectors = network.embed_timesteps(torch.tensor(timesteps, device=device))
+        self._timesteps = torch.tensor(timesteps, device=next(network.parameters()).device)
 
-    @torch.no_grad()
     def begin(self, condition: Float[Tensor, "tokens width"], guidance: Guidance | None) -> "ReferenceEvaluation":
-        """Project the conditions, once for all steps."""
-        vectors = self._network.project_condition(condition)
-        if guidance is not None:
-            vectors = torch.cat([vectors, self._network.project_condition(guidance.negative)])
-        return ReferenceEvaluation(self._network, self._time_vectors, vectors, guided=guidance is not None)
+        """Put both halves of a guided batch together."""
+        rows = condition if guidance is None else torch.cat([condition, guidance.negative])
+        return ReferenceEvaluation(self._network, self._timesteps, rows, guided=guidance is not None)
 
 
 class ReferenceEvaluation:
@@ -74,19 +73,22 @@ class ReferenceEvaluation:
     def __init__(
         self,
         network: DenoisingNetwork,
-        time_vectors: Float[Tensor, "steps inner"],
-        condition_vectors: Float[Tensor, "rows inner"],
+        timesteps: Real[Tensor, "steps"],
+        condition: Float[Tensor, "rows width"],
         *,
         guided: bool,
     ) -> None:
         self._network, self._guided = network, guided
-        self._time_vectors, self._condition_vectors = time_vectors, condition_vectors
+        self._timesteps, self._condition = timesteps, condition
 
     @torch.no_grad()
     def __call__(self, step: int, x: Float[Tensor, "tokens channels"]) -> Prediction:
         """Outputs for `x` at timestep number `step`."""
-        conditioning = self._time_vectors[step] + self._condition_vectors
+        rows = torch.cat([x, x]) if self._guided else x
+        timesteps = self._timesteps[step].expand(len(rows))
+        conditioning = self._network.embed_timesteps(timesteps) + self._network.project_condition(self._condition)
+        output: Tensor = self._network(rows, conditioning)
         if not self._guided:
-            return Prediction(output=self._network(x, conditioning), negative=None)
-        output, negative = self._network(torch.cat([x, x]), conditioning).chunk(2)
-        return Prediction(output=output, negative=negative)
+            return Prediction(output=output, negative=None)
+        conditional, negative = output.chunk(2)
+        return Prediction(output=conditional, negative=negative)

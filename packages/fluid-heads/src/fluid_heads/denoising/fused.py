@@ -1,11 +1,15 @@
 """The fast denoiser for CPUs: the same network, with everything that does not depend on the noisy token hoisted.
 
 At few tokens per call the network is bound by reading its weights, and most of them (three fifths in the paper's
-head) serve the modulations, which depend on timestep and condition alone. They are computed for many timesteps in one
-large product, so their weights are read once per block of timesteps instead of once per timestep. What remains per
-step is two linear layers a block with weights laid out for speed, and three elementwise passes.
+head) serve the modulations, which depend on timestep and condition alone. They are computed for several timesteps in
+one product, so their weights are read once per block of timesteps instead of once per timestep. What remains per step
+is two linear layers a block with weights laid out for speed, and three elementwise passes.
+
+Many tokens are evaluated some dozens at a time: products of that size run at the best rate when their weights are cut
+into shards (`packed_linear.py`), and what passes between two of them stays in the cache.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,15 +23,16 @@ from fluid_heads.denoising.network import NORM_EPSILON
 from fluid_heads.denoising.packed_network import PackedNetwork
 from fluid_heads.precision import without_autocast
 
-DEFAULT_MODULATION_BYTES = 64 * 2**20
-"""Memory for the modulations held at a time: some 800 rows (timesteps times conditions) of the paper's head."""
+ROWS_PER_CHUNK = 64
+"""Rows evaluated at a time, one per token and condition: the number at which products by shards ran fastest."""
 
 
 class FusedDenoiser:
     """The network along a list of timesteps, prepared for repeated use on a CPU, in float32.
 
-    `modulation_bytes` bounds the memory of a call: modulations of as many rows exist at a time as fit (at least one
-    token's), and more tokens than that are evaluated in chunks, one after the other in the same memory.
+    `rows_per_chunk` bounds the memory of a call: modulations of as many rows (timesteps times conditions) exist at a
+    time, or one token's if those are more. More tokens than that are evaluated one chunk after the other in the same
+    memory.
     """
 
     backend = SamplerBackend.FUSED
@@ -37,10 +42,10 @@ class FusedDenoiser:
         packed: PackedNetwork,
         timesteps: Sequence[int | float],
         *,
-        modulation_bytes: int = DEFAULT_MODULATION_BYTES,
+        rows_per_chunk: int = ROWS_PER_CHUNK,
     ) -> None:
         self._packed = packed
-        self._modulation_rows = max(1, modulation_bytes // packed.modulation_bytes_per_row)
+        self._rows_per_chunk = rows_per_chunk
         with torch.no_grad():
             self._time_vectors = packed.network.embed_timesteps(torch.tensor(timesteps, device="cpu"))
 
@@ -50,7 +55,7 @@ class FusedDenoiser:
         conditions = [condition] if guidance is None else [condition, guidance.negative]
         with without_autocast(condition.device):
             vectors = [self._packed.condition_projection(each.float().contiguous()) for each in conditions]
-        return FusedEvaluation(self._packed, self._time_vectors, vectors, modulation_rows=self._modulation_rows)
+        return FusedEvaluation(self._packed, self._time_vectors, vectors, rows_per_chunk=self._rows_per_chunk)
 
 
 class FusedEvaluation:
@@ -62,19 +67,21 @@ class FusedEvaluation:
         time_vectors: Float[Tensor, "steps inner"],
         condition_vectors: list[Float[Tensor, "tokens inner"]],
         *,
-        modulation_rows: int,
+        rows_per_chunk: int,
     ) -> None:
-        num_halves = len(condition_vectors)
+        num_halves, num_tokens = len(condition_vectors), len(condition_vectors[0])
         self._guided = num_halves == 2
         # Both halves of a token stay in one chunk: they share what comes before the first modulation.
-        self._tokens_per_chunk = max(1, modulation_rows // num_halves)
+        num_chunks = max(1, math.ceil(num_tokens / max(1, rows_per_chunk // num_halves)))
+        self._tokens_per_chunk = max(1, math.ceil(num_tokens / num_chunks))
         parts = zip(*(torch.split(each, self._tokens_per_chunk) for each in condition_vectors), strict=True)
         chunks = [torch.cat(halves) for halves in parts]
+        num_rows = len(chunks[0])
         # Several chunks take turns in the memory for modulations, so none of them keeps more than the present step's.
-        steps_per_block = max(1, modulation_rows // max(1, len(chunks[0]))) if len(chunks) == 1 else 1
-        num_rows = min(steps_per_block, len(time_vectors)) * len(chunks[0])
-        # Written anew for every block: fresh memory of this size would cost as much as a tenth of the products.
-        memory = torch.empty(len(packed.modulations), num_rows, chunks[0].shape[1])
+        num_steps = max(1, rows_per_chunk // max(1, num_rows)) if len(chunks) == 1 else 1
+        num_steps = min(num_steps, len(time_vectors))
+        # Written anew for every block: fresh memory would cost as much as a tenth of the products.
+        memory = [torch.empty(num_steps * num_rows * each.num_outputs) for each in packed.modulations]
         self._chunks = [
             _Chunk(
                 packed,
@@ -82,7 +89,7 @@ class FusedEvaluation:
                 vectors,
                 memory,
                 guided=self._guided,
-                steps_per_block=steps_per_block,
+                steps_per_block=num_steps,
                 keeps_block=len(chunks) == 1,
             )
             for vectors in chunks
@@ -111,7 +118,7 @@ class _Chunk:
         packed: PackedNetwork,
         time_vectors: Tensor,
         condition_vectors: Tensor,
-        memory: Tensor,
+        memory: list[Tensor],
         *,
         guided: bool,
         steps_per_block: int,
@@ -140,23 +147,39 @@ class _Chunk:
             if index == 0 and self._guided:
                 hidden, normed = torch.cat([hidden, hidden]), torch.cat([normed, normed])
             shift, scale, gate = next(modulations), next(modulations), next(modulations)
-            update = second(first(torch.addcmul(shift, normed, scale)))
-            hidden = hidden.addcmul_(gate, update)
+            update = second(first(_modulated(normed, shift, scale)))
+            _by_shards(hidden, gate).addcmul_(gate, _by_shards(update, gate))
         normed = functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
         shift, scale = next(modulations), next(modulations)
-        return self._packed.output_projection(torch.addcmul(shift, normed, scale))
+        return self._packed.output_projection(_modulated(normed, shift, scale))
 
     def _modulate(self, block: int) -> list[Tensor]:
-        """Every modulation of a block of timesteps, each (steps, rows, inner)."""
+        """Every modulation of a block of timesteps, each (steps, rows, shards, part)."""
         times = self._time_vectors[block * self._steps_per_block :][: self._steps_per_block]
         conditioning = functional.silu(times[:, None] + self._condition_vectors)
         rows = conditioning.flatten(0, 1)
         tables = []
         for modulation, memory in zip(self._packed.modulations, self._memory, strict=True):
-            table = memory[: len(rows)]
-            torch.addmm(modulation.bias, rows, modulation.weight.t(), out=table)
-            tables.append(table.view_as(conditioning))
+            # Contiguous also where the last block is shorter.
+            shape = (modulation.num_shards, len(rows), modulation.num_outputs // modulation.num_shards)
+            table = modulation(rows, out=memory[: math.prod(shape)].view(shape))
+            tables.append(table.view(len(table), *conditioning.shape[:2], -1).permute(1, 2, 0, 3))
         return tables
+
+
+def _modulated(
+    normed: Float[Tensor, "rows inner"],
+    shift: Float[Tensor, "rows shards part"],
+    scale: Float[Tensor, "rows shards part"],
+) -> Float[Tensor, "rows inner"]:
+    result = torch.empty_like(normed)
+    torch.addcmul(shift, _by_shards(normed, scale), scale, out=_by_shards(result, scale))
+    return result
+
+
+def _by_shards(rows: Float[Tensor, "rows inner"], like: Float[Tensor, "rows shards part"]) -> Tensor:
+    """A view of each row as the shards it consists of, as many as those of `like`."""
+    return rows.view(like.shape)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

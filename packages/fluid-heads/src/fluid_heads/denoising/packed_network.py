@@ -1,20 +1,11 @@
 """The denoising network with its weights laid out for repeated evaluation on a CPU."""
 
-import attrs
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
-from fluid_heads.denoising.packed_linear import PackedLinear
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Modulation:
-    """A linear layer from conditioning to one shift, scale or gate."""
-
-    weight: Float[Tensor, "inner inner"]
-    bias: Float[Tensor, "inner"]
+from fluid_heads.denoising.packed_linear import PackedLinear, ShardedLinear
 
 
 class PackedNetwork:
@@ -35,15 +26,11 @@ class PackedNetwork:
         """For each block its two linear layers, the first with its activation."""
 
         self.modulations = [modulation for block in blocks for modulation in _block_modulations(block)]
-        """Shift, scale and gate of every block, then shift and scale before the output; scales include the one."""
+        """Linear layers from the conditioning to shift, scale and gate of every block, then to shift and scale before
+        the output; scales include the one."""
 
         self.modulations += _output_modulations(network)
         self.output_projection = _packed(network.output_projection)
-
-    @property
-    def modulation_bytes_per_row(self) -> int:
-        """Memory of all modulations for one timestep and condition."""
-        return 4 * sum(modulation.bias.numel() for modulation in self.modulations)
 
 
 def _packed(layer: nn.Module, *, silu: bool = False) -> PackedLinear:
@@ -55,23 +42,19 @@ def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
     return _packed(block.mlp[0], silu=True), _packed(block.mlp[2])
 
 
-def _block_modulations(block: ModulatedBlock) -> list[Modulation]:
+def _block_modulations(block: ModulatedBlock) -> list[ShardedLinear]:
     weights, biases = _chunks(block.modulation, 3)
     norm_weight, norm_bias = block.norm.weight.float(), block.norm.bias.float()
     return [
-        _modulation(weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
-        _modulation(norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
-        _modulation(weights[2], biases[2]),
+        ShardedLinear(weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
+        ShardedLinear(norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
+        ShardedLinear(weights[2], biases[2]),
     ]
 
 
-def _output_modulations(network: DenoisingNetwork) -> list[Modulation]:
+def _output_modulations(network: DenoisingNetwork) -> list[ShardedLinear]:
     weights, biases = _chunks(network.output_modulation, 2)
-    return [_modulation(weights[0], biases[0]), _modulation(weights[1], 1.0 + biases[1])]
-
-
-def _modulation(weight: Tensor, bias: Tensor) -> Modulation:
-    return Modulation(weight=weight.detach().clone(), bias=bias.detach().clone())
+    return [ShardedLinear(weights[0], biases[0]), ShardedLinear(weights[1], 1.0 + biases[1])]
 
 
 def _chunks(
