@@ -15,6 +15,7 @@ from fluid_core.data.shapes.composition import compose, facts_for_task
 from fluid_core.data.shapes.dataset import ShapesDataset, build_shapes
 from fluid_core.data.shapes.drawing import coverage, draw
 from fluid_core.data.shapes.held_out import HELD_OUT_PAIRS, HELD_OUT_TRIPLES, mentions_held_out, shows_held_out
+from fluid_core.data.shapes.judge import judge_picture
 from fluid_core.data.shapes.scene import Box, Scene, SceneObject, relations_between
 from fluid_core.data.shapes.vocabulary import (
     BACKGROUND,
@@ -150,6 +151,20 @@ def test_pictures_hold_nothing_but_the_facts(drawn):
             for second in one.scene.objects[:number]:
                 apart = np.abs(np.subtract(first.center, second.center)).max()
                 assert apart >= (first.size + second.size) / 2 + 2 / 32 - 1e-9
+
+
+def test_quadrants_hold_one_object_each():
+    """In that layout objects are of one size and fill quarters of the picture, all four of them in turn."""
+    dataset = shapes(layout="quadrants")
+    seen = set()
+    for index in range(400):
+        drawn = dataset.example(index)
+        places = [one.center for one in drawn.scene.objects]
+        assert len(set(places)) == len(places) == drawn.facts.num_objects
+        assert {one.size for one in drawn.scene.objects} == {14 / 32}
+        seen.update(places)
+        assert judge_picture(draw(drawn.scene, 32), drawn.facts).correct
+    assert seen == {(x, y) for x in (0.25, 0.75) for y in (0.25, 0.75)}
 
 
 def test_evaluation_prompts_cover_every_task_and_held_out_combinations():

@@ -1,7 +1,7 @@
 """Options of the built-in data sets. No torch here: the catalog and configuration files read these classes."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -52,6 +52,12 @@ class ShapesOptions:
 
     max_objects: int = attrs.field(default=LARGEST_NUM_OBJECTS, validator=_integer(2, LARGEST_NUM_OBJECTS))
     """The most objects in one scene, and so the largest number in a counting caption."""
+
+    layout: Literal["free", "quadrants"] = attrs.field(
+        default="free", validator=attrs.validators.in_(("free", "quadrants"))
+    )
+    """Where objects stand: `free` is anywhere, in several sizes; `quadrants` is one to a quarter of the picture, all
+    of one size, which models of few parameters learn in minutes."""
 
     combined_share: float = attrs.field(default=0.25, validator=_share())
     """Share of scenes whose caption joins several facts, such as "a red circle above a blue square". The six tasks

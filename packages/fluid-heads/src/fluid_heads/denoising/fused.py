@@ -163,7 +163,7 @@ class _Chunk:
             # Contiguous also where the last block is shorter.
             shape = (modulation.num_shards, len(rows), modulation.num_outputs // modulation.num_shards)
             table = modulation(rows, out=memory[: math.prod(shape)].view(shape))
-            tables.append(table.view(len(table), *conditioning.shape[:2], -1).permute(1, 2, 0, 3))
+            tables.append(table.view(shape[0], *conditioning.shape[:2], shape[2]).permute(1, 2, 0, 3))
         return tables
 
 

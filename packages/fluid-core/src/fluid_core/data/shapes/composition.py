@@ -18,6 +18,8 @@ from fluid_core.errors import DataError
 _STEPS_PER_SIDE = 32
 # Smallest and largest size in steps, by the number of objects in the scene.
 _SIZES = {1: (13, 20), 2: (10, 14), 3: (9, 12), 4: (9, 11)}
+# The size in steps if every object has a quarter of the picture to itself.
+_QUADRANT_SIZE = 14
 _BORDER = 1
 _GAP = 2
 _TRIES_PER_OBJECT = 8
@@ -67,9 +69,10 @@ def task_of(facts: Facts) -> str:
     return COMBINED
 
 
-def compose(facts: Facts, *, rng: np.random.Generator, avoid_held_out: bool) -> Scene:
+def compose(facts: Facts, *, rng: np.random.Generator, avoid_held_out: bool, layout: str = "free") -> Scene:
     """Draw a scene that shows exactly `facts`: no other objects, and what the facts leave open is left to chance.
 
+    `layout` is that of `ShapesOptions`.
     With `avoid_held_out`, nothing in it is a held-out combination, not by accident either.
     Raises `DataError` for unknown words, for more than four objects, and for facts that no scene can show.
     """
@@ -82,7 +85,7 @@ def compose(facts: Facts, *, rng: np.random.Generator, avoid_held_out: bool) -> 
     ]
     numbers = _uniform_numbers(rng)
     for _ in range(_MOST_LAYOUTS):
-        boxes = _layout(len(wanted), numbers)
+        boxes = _layout(len(wanted), numbers, layout)
         if boxes is None or not _placed(facts, entries, boxes):
             continue
         scene = _scene(wanted, colors, boxes)
@@ -158,21 +161,31 @@ def _uniform_numbers(rng: np.random.Generator) -> Iterator[float]:
         yield from rng.random(32).tolist()
 
 
-def _layout(num_objects: int, numbers: Iterator[float]) -> list[_SquareBox] | None:
+def _layout(num_objects: int, numbers: Iterator[float], layout: str) -> list[_SquareBox] | None:
     """Boxes clear of each other, or None if chance left no room for one of them."""
-    smallest, largest = _SIZES[num_objects]
+    draw_box = _quadrant if layout == "quadrants" else functools.partial(_box_anywhere, _SIZES[num_objects])
     boxes: list[_SquareBox] = []
     for _ in range(num_objects):
         for _ in range(_TRIES_PER_OBJECT):
-            size = smallest + int(next(numbers) * (largest - smallest + 1))
-            room = _STEPS_PER_SIDE - 2 * _BORDER - size + 1
-            box = (_BORDER + int(next(numbers) * room), _BORDER + int(next(numbers) * room), size)
+            box = draw_box(numbers)
             if all(_apart(box, other) for other in boxes):
                 boxes.append(box)
                 break
         else:
             return None
     return boxes
+
+
+def _box_anywhere(sizes: tuple[int, int], numbers: Iterator[float]) -> _SquareBox:
+    smallest, largest = sizes
+    size = smallest + int(next(numbers) * (largest - smallest + 1))
+    room = _STEPS_PER_SIDE - 2 * _BORDER - size + 1
+    return _BORDER + int(next(numbers) * room), _BORDER + int(next(numbers) * room), size
+
+
+def _quadrant(numbers: Iterator[float]) -> _SquareBox:
+    half, inset = _STEPS_PER_SIDE // 2, (_STEPS_PER_SIDE // 2 - _QUADRANT_SIZE) // 2
+    return inset + half * int(2 * next(numbers)), inset + half * int(2 * next(numbers)), _QUADRANT_SIZE
 
 
 def _apart(box: _SquareBox, other: _SquareBox) -> bool:

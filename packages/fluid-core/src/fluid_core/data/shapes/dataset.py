@@ -92,7 +92,7 @@ class ShapesDataset:
             task=task,
             facts=facts,
             caption=caption_of(facts, rng=rng),
-            scene=compose(facts, rng=rng, avoid_held_out=True),
+            scene=compose(facts, rng=rng, avoid_held_out=True, layout=self.options.layout),
         )
 
     @property
