@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := packages/fluid-core packages/fluid-tokenizers packages/fluid-heads packages/fluid-orders
-EXAMPLE_PACKAGES := examples/third_party_head
+EXAMPLE_PACKAGES := examples/third_party_head examples/emoji
 STAMP := $(VENV)/.stamp
 # Two worker processes with one thread each use two cores better than one process with two.
 WORKERS ?= 2

@@ -1,0 +1,1 @@
+"""The `emoji-scenes` data set: scenes composed of everyday emoji, with exact ground truth."""
