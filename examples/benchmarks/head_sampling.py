@@ -5,15 +5,17 @@ Shows:     seconds per call (median), how near it comes to what this machine can
 Runtime:   ten minutes and more for the paper's diffusion head on two cores; --quick is a fraction of it
 Expected:  the fused sampler is two to four times faster at few tokens and a little ahead at 256; all samples agree
 
-A call draws `tokens` tokens with all steps of the head. `gflops` and `gbytes_per_s` count the least work that any
-implementation needs: every product once, weights that meet a new noisy token at every step read once per step, and
-all others once. `share_of_limit` is the time this least work takes at the machine's own rates (measured first, by
-large matrix products and large copies) over the time that was needed.
+A call draws `tokens` tokens with all steps of the head; a row "training loss" is forward and backward through the
+head at four timesteps per token, with the condition shared among them or repeated for each. `gflops` and
+`gbytes_per_s` count the least work that any implementation needs: every product once, weights that meet a new noisy
+token at every step read once per step, and all others once. `share_of_limit` is the time this least work takes at the
+machine's own rates (measured first, by large matrix products and large copies) over the time that was needed.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +36,9 @@ from fluid_heads.denoising.network import DenoisingNetwork
 GRID = Grid(height=16, width=16)
 CHANNELS = 16
 BACKENDS = ("reference", "fused")
+TIMESTEPS_PER_TOKEN = 4
 AGREE_WITHIN = 1e-3
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 140)
 
 
 @attrs.frozen(kw_only=True)
@@ -73,6 +76,8 @@ def main() -> None:
         for guided in (False, True):
             for num_tokens in arguments.tokens:
                 rows += measure(head, name, num_tokens, guided=guided, arguments=arguments, limits=limits)
+        if name == "diffusion" and arguments.loss_tokens:
+            rows += measure_loss(head, arguments=arguments, limits=limits)
     console.print(_table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
@@ -165,6 +170,62 @@ def measure(
     return rows
 
 
+def measure_loss(head: Any, *, arguments: argparse.Namespace, limits: MachineLimits) -> list[dict[str, Any]]:
+    """The training loss, forward and backward, with several timesteps per token: condition shared, or repeated.
+
+    The repeated form is the same head asked for one timestep of so many copies of each token, as the predecessor does.
+    """
+    num_tokens, draws = arguments.loss_tokens, TIMESTEPS_PER_TOKEN
+    shared = DiffusionHead(
+        head.token_space, head.condition_width, attrs.evolve(head.options, timesteps_per_token=draws)
+    )
+    repeated = DiffusionHead(head.token_space, head.condition_width, attrs.evolve(head.options, timesteps_per_token=1))
+    for other in (shared, repeated):
+        other.load_state_dict(head.state_dict())
+    condition, target = torch.randn(num_tokens, head.condition_width), torch.randn(num_tokens, CHANNELS)
+
+    def train(backend: str) -> None:
+        one = shared if backend == "shared" else repeated
+        copies = 1 if backend == "shared" else draws
+        rows = [each.repeat_interleave(copies, dim=0) for each in (condition, target)]
+        loss = one.loss(*rows, random=KeyedRandom(torch.arange(num_tokens * copies)))
+        loss.total.mean().backward()  # type: ignore[no-untyped-call]
+
+    backends = ("repeated", "shared")
+    times: dict[str, list[float]] = {backend: [] for backend in backends}
+    for backend in backends:
+        train(backend)
+    while len(times["shared"]) < arguments.repeats:
+        for backend in backends:
+            times[backend].append(_seconds(lambda backend=backend: train(backend)))  # type: ignore[misc]
+    # Backward takes two products for each of the forward pass; a gradient is written for every weight.
+    one_way = _work(head, num_tokens, steps=draws, guided=False)
+    work = Work(flops=3.0 * one_way.flops, num_bytes=3.0 * 4.0 * sum(p.numel() for p in head.parameters()))
+    baseline = statistics.median(times["repeated"])
+    rows = []
+    for backend in backends:
+        seconds = statistics.median(times[backend])
+        rows.append(
+            {
+                "head": "diffusion",
+                "backend": backend,
+                "solver": "training loss",
+                "steps": draws,
+                "tokens": num_tokens,
+                "guidance": False,
+                "seconds": seconds,
+                "seconds_fastest": min(times[backend]),
+                "seconds_to_build": 0.0,
+                "gflops": work.flops / seconds / 1e9,
+                "gbytes_per_s": work.num_bytes / seconds / 1e9,
+                "share_of_limit": work.seconds(limits) / seconds,
+                "speedup": baseline / seconds,
+                "agrees": True,
+            }
+        )
+    return rows
+
+
 def _agree(reference: torch.Tensor, fused: torch.Tensor) -> bool:
     if reference.dtype == torch.int64:
         return bool((reference == fused).float().mean() > 0.99)
@@ -224,11 +285,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--solver", default="ddpm", help="of the diffusion head")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--loss-tokens", type=int, default=256, help="tokens of the training loss; 0 leaves it out")
     parser.add_argument("--quick", action="store_true", help="few tokens, three repeats")
     parser.add_argument("--json", type=Path, help="write the rows here")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.tokens, arguments.repeats = [1, 4], 3
+        arguments.tokens, arguments.repeats, arguments.loss_tokens = [1, 4], 3, 16
     return arguments
 
 

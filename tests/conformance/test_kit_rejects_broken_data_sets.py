@@ -4,10 +4,10 @@ import attrs
 import pytest
 import torch
 
-from fluid_core.data.captioned_images import JudgedPrompt, Verdict
+from fluid_core.data.captioned_images import JudgedPrompt, StreamSample, Verdict
 from fluid_core.exchange import DatasetContext
 from fluid_core.testing import DatasetSuite
-from fluid_core.testing.tiny import TinyFlags
+from fluid_core.testing.tiny import TinyFlags, TinyFlagStream
 
 
 class FixedSize(TinyFlags):
@@ -135,6 +135,105 @@ class AcceptsEverything(TinyFlags):
     def judge(self, image, prompt):
         """Yes."""
         return Verdict(correct=True, reason="looks fine")
+
+
+class AnotherFirstEpoch(TinyFlags):
+    """Shows something else by index than in its first epoch."""
+
+    caught_by = "test_epochs_follow_from_their_number"
+    varies = True
+
+    def variant(self, index, *, epoch):
+        """The flag after `epoch + 1` turns."""
+        item = self[index]
+        return attrs.evolve(item, image=item.image.flip(1) if epoch % 2 == 0 else item.image)
+
+
+class VariesInSecret(TinyFlagStream):
+    """Turns its flags upside down in every other epoch and says nothing."""
+
+    caught_by = "test_epochs_follow_from_their_number"
+
+    def item(self, sample, *, epoch):
+        """A flag."""
+        item = super().item(sample, epoch=epoch)
+        return attrs.evolve(item, image=item.image.flip(1) if epoch % 2 else item.image)
+
+
+class HasNoShards(TinyFlagStream):
+    """Counts none."""
+
+    caught_by = "test_is_a_data_set"
+    num_shards = 0
+
+
+class StreamOfBytes(TinyFlagStream):
+    """A stream of pictures from 0 to 255."""
+
+    caught_by = "test_items_are_captioned_images"
+
+    def item(self, sample, *, epoch):
+        """An item that was not scaled."""
+        item = super().item(sample, epoch=epoch)
+        return attrs.evolve(item, image=(item.image + 1) * 127.5)
+
+
+class ShufflesItsShards(TinyFlagStream):
+    """Mixes samples itself, differently every time."""
+
+    caught_by = "test_items_are_the_same_every_time"
+    visits = 0
+
+    def samples(self, shard):
+        """The samples, from another one on at every visit."""
+        found = list(super().samples(shard))
+        self.visits += 1
+        start = self.visits % len(found)
+        yield from found[start:] + found[:start]
+
+
+class WrapsAround(TinyFlagStream):
+    """Starts over after the last shard."""
+
+    caught_by = "test_indices_outside_raise"
+
+    def samples(self, shard):
+        """The samples of a shard, whatever its number."""
+        return super().samples(shard % self.num_shards)
+
+
+class OneReader(TinyFlagStream):
+    """Keeps its place in itself."""
+
+    caught_by = "test_shards_can_be_read_side_by_side"
+
+    def samples(self, shard):
+        """Samples counted from a place that all readers share."""
+        found = list(super().samples(shard))
+        self.place = 0
+        while self.place < len(found):
+            self.place += 1
+            yield found[self.place - 1]
+
+
+class CountsInEachShard(TinyFlagStream):
+    """Gives keys that begin anew in every shard."""
+
+    caught_by = "test_keys_are_unique"
+
+    def samples(self, shard):
+        """Samples with their number as key."""
+        for number, sample in enumerate(super().samples(shard)):
+            yield StreamSample(key=str(number), content=sample.content)
+
+
+class StreamOfOneSplit(TinyFlagStream):
+    """A stream that validates on what it trains on."""
+
+    caught_by = "test_validation_items_are_not_trained_on"
+
+    def __init__(self, context):
+        super().__init__(DatasetContext(image_size=context.image_size))
 
 
 BROKEN = [

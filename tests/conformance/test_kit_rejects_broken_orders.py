@@ -4,6 +4,9 @@ import attrs
 import pytest
 import torch
 
+from fluid_core.components import OrderComponent
+from fluid_core.discovery import InstalledComponent
+from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import TrainedPermutations, TrainingView
 from fluid_core.planned_steps import PlannedSteps
 from fluid_core.testing import OrderSuite
@@ -237,12 +240,102 @@ class _NeedsConfidence(SurestFirst):
 class NeedsConfidence(TinySurestFirstOrder):
     """Multiplies None."""
 
-    caught_by = "test_generation_does_without_confidence"
+    caught_by = "test_the_need_for_confidence_is_declared"
     error = TypeError
 
     def generation(self, unknown, grid, *, num_steps, random):
         """A course that breaks without confidence."""
         return _NeedsConfidence(unknown.clone(), (1,) * int(unknown[0].sum()))
+
+
+class _RefusesNone(SurestFirst):
+    def accept(self, confidence):
+        if confidence is None:
+            raise InvalidRequestError("Use a head that can tell how sure it is.")
+        return super().accept(confidence)
+
+
+class KeepsItsNeedToItself(TinySurestFirstOrder):
+    """Says that it can do without confidence, and refuses in the middle of a generation."""
+
+    caught_by = "test_the_need_for_confidence_is_declared"
+
+    def generation(self, unknown, grid, *, num_steps, random):
+        """A course that ends with an error."""
+        return _RefusesNone(unknown.clone(), (1,) * int(unknown[0].sum()))
+
+
+class NeedsNothing(TinySurestFirstOrder):
+    """Is refused with most heads, and would do well with them."""
+
+    caught_by = "test_the_need_for_confidence_is_declared"
+    needs_confidence = True
+
+
+class DoesNotListen(TinyRandomOrder):
+    """Asks for confidence and goes its own way."""
+
+    caught_by = "test_confidence_decides"
+    needs_confidence = False
+
+
+class _AsManyAsAreSure(SurestFirst):
+    def accept(self, confidence):
+        many = bool((confidence[:, 0] > confidence[:, -1]).all())
+        self._step_sizes = tuple(reversed(self._step_sizes)) if many and self._step == 0 else self._step_sizes
+        return super().accept(confidence)
+
+
+class KeepsMoreWhenItIsSure(TinySurestFirstOrder):
+    """The number of tokens a step keeps depends on the confidence."""
+
+    caught_by = "test_confidence_decides"
+
+    def generation(self, unknown, grid, *, num_steps, random):
+        """A course with uneven steps."""
+        count = int(unknown[0].sum())
+        return _AsManyAsAreSure(unknown.clone(), (1, count - 1) if count > 1 else (1,))
+
+
+class _AboveTheMean(SurestFirst):
+    def accept(self, confidence):
+        positions = self.propose()
+        keep = confidence > confidence.mean(dim=1, keepdim=True)
+        self._unknown[keep.nonzero()[:, 0], positions[keep]] = False
+        self._step += 1
+        return keep
+
+
+class KeepsWhatIsAboveTheMean(TinySurestFirstOrder):
+    """Keeps nothing where all tokens are equally sure."""
+
+    caught_by = "test_any_confidence_will_do"
+
+    def generation(self, unknown, grid, *, num_steps, random):
+        """A course that may keep nothing."""
+        return _AboveTheMean(unknown.clone(), (1,) * int(unknown[0].sum()))
+
+
+class _AnnouncesOneMore(SurestFirst):
+    @property
+    def num_kept(self):
+        return super().num_kept + 1
+
+    def accept(self, confidence):
+        self._step_sizes = tuple(size - 1 for size in self._step_sizes)
+        keep = super().accept(confidence)
+        self._step_sizes = tuple(size + 1 for size in self._step_sizes)
+        return keep
+
+
+class AnnouncesOneMore(TinySurestFirstOrder):
+    """Tells guidance schedules of a token that it does not keep."""
+
+    caught_by = "test_generation_fills_every_unknown_position_once"
+
+    def generation(self, unknown, grid, *, num_steps, random):
+        """A course with a false announcement."""
+        return _AnnouncesOneMore(unknown.clone(), (1,) * int(unknown[0].sum()))
 
 
 class DrawsFromTheBottom(TinyRasterOrder):
@@ -281,3 +374,22 @@ def test_every_test_of_the_suite_catches_something():
     """No test of the suite is there for show: each has a broken order that fails it."""
     tests = {name for name in dir(OrderSuite) if name.startswith("test_")}
     assert tests == {broken.caught_by for broken in BROKEN}
+
+
+@attrs.frozen(kw_only=True)
+class NoOptions:
+    """Nothing to choose."""
+
+
+def test_a_false_declaration_of_an_installed_order_is_rejected(tmp_path):
+    """An order that needs confidence, declared as one that does not, would pass every check before it is built."""
+    declaration = OrderComponent(name="x", summary="X", options=NoOptions, build=lambda options: NeedsNothing())
+
+    class Suite(OrderSuite):
+        component = "x"
+        installed = InstalledComponent(component=declaration, distribution="d", version="1")
+
+    run = Suite()
+    run.folder = tmp_path
+    with pytest.raises(AssertionError, match="needs_confidence of the declaration is not true"):
+        run.test_the_need_for_confidence_is_declared()

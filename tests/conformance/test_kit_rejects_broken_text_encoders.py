@@ -91,11 +91,22 @@ class AnythingGoes(TinyTextEncoder):
 class SilentTruncation(TinyTextEncoder):
     """Cuts long prompts without a word."""
 
-    caught_by = "test_overlong_prompts_are_refused"
+    caught_by = "test_overlong_prompts_are_never_cut_silently"
 
     def encode(self, prompts):
         """States of the beginning."""
         return super().encode([prompt[: self.max_length] for prompt in prompts])
+
+
+class PaddedEmptyPrompt(TinyTextEncoder):
+    """Gives nothing but padding for a prompt without words."""
+
+    caught_by = "test_states_of_the_empty_prompt"
+
+    def encode_empty(self):
+        """One state that is not real."""
+        features = self.encode(["."])
+        return attrs.evolve(features, mask=~features.mask)
 
 
 class FrozenInNameOnly(TinyTextEncoder):

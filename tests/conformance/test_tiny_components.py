@@ -11,6 +11,7 @@ from fluid_core.testing.tiny import (
     TinyCausalAnyOrder,
     TinyColourCodes,
     TinyFlags,
+    TinyFlagStream,
     TinyGaussianHead,
     TinyMeanColours,
     TinyRandomOrder,
@@ -92,6 +93,14 @@ class TestTinyFlags(DatasetSuite):
     def dataset(self, context):
         """The data."""
         return TinyFlags(context)
+
+
+class TestTinyFlagStream(DatasetSuite):
+    """The data set of flags as a stream."""
+
+    def dataset(self, context):
+        """Built by hand."""
+        return TinyFlagStream(context)
 
 
 @pytest.mark.parametrize("order", [TinyRasterOrder, TinyRandomOrder, TinyCausalAnyOrder, TinySurestFirstOrder])

@@ -11,6 +11,7 @@ from fluid_core.catalog import ComponentCatalog
 from fluid_core.components import (
     Component,
     DatasetComponent,
+    FeatureNetworkComponent,
     HeadComponent,
     OrderComponent,
     TextEncoderComponent,
@@ -109,8 +110,8 @@ def test_unknown_kind(catalog, call):
     with pytest.raises(UnknownComponentError) as raised:
         catalog.find("heads", "diffusion") if call == "find" else catalog.components("heads")
     assert str(raised.value) == (
-        "There is no kind of component named 'heads'. Did you mean 'head'? The kinds are 'dataset', 'head', "
-        "'order', 'text-encoder', 'tokenizer'."
+        "There is no kind of component named 'heads'. Did you mean 'head'? The kinds are 'dataset', "
+        "'feature-network', 'head', 'order', 'text-encoder', 'tokenizer'."
     )
 
 
@@ -144,7 +145,8 @@ def test_invalid_component_added_by_hand():
     with pytest.raises(InvalidComponentError, match="text-encoder 'letters' is declared more than once"):
         ComponentCatalog().with_components(encoder_component(), encoder_component())
     with pytest.raises(
-        InvalidComponentError, match=r"its kind must be one of 'dataset', 'head', .*, found 'component'"
+        InvalidComponentError,
+        match=r"its kind must be one of 'dataset', .*, found 'component'",
     ):
         ComponentCatalog().with_components(Component(name="x", summary="X", options=Options, build=dict))
 
@@ -258,6 +260,11 @@ KINDS_AND_PROMISES = [
         "the method 'encode', the attribute 'frozen', the attribute 'max_length', the attribute 'width'",
     ),
     (DatasetComponent, {}, "the method '__getitem__', the method '__len__', the attribute 'image_size'"),
+    (
+        FeatureNetworkComponent,
+        {},
+        "the method 'features', the method 'maps', the attribute 'name', the attribute 'width'",
+    ),
 ]
 
 

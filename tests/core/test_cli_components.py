@@ -134,8 +134,8 @@ def test_unknown_kind_is_an_error_in_one_line():
     assert finished.returncode == 1
     assert finished.stdout == ""
     assert finished.stderr == (
-        "There is no kind of component named 'heads'. Did you mean 'head'? The kinds are 'dataset', 'head', 'order', "
-        "'text-encoder', 'tokenizer'.\n"
+        "There is no kind of component named 'heads'. Did you mean 'head'? The kinds are 'dataset', 'feature-network', "
+        "'head', 'order', 'text-encoder', 'tokenizer'.\n"
     )
 
 

@@ -116,11 +116,11 @@ def test_all_problems_of_a_file_are_listed_with_their_places(tmp_path):
         "  - this key is missing and has no default @ $.training.batch_size",
         "  - unknown key 'batch_sise'. Did you mean 'batch_size'? Known keys: 'batch_size', 'beta1', 'beta2', "
         "'checkpoint_every', 'device', 'ema_decay', 'gradient_clip_norm', 'keep_checkpoints', 'learning_rate', "
-        "'log_every', 'max_minutes', 'num_fit_images', 'num_steps', 'num_validation_images', 'sample_every', "
-        "'schedule', 'seed', 'text_drop_probability', 'warmup_steps', 'weight_decay' @ $.training",
+        "'log_every', 'max_minutes', 'max_skipped_share', 'num_fit_images', 'num_steps', 'num_validation_images', "
+        "'sample_every', 'schedule', 'seed', 'text_drop_probability', 'warmup_steps', 'weight_decay' @ $.training",
         "  - expected a text, found 2 @ $.sample_prompts[1]",
         "  - unknown key 'trainin'. Did you mean 'training'? Known keys: 'backbone', 'data', 'head', 'order', "
-        "'sample_prompts', 'text_encoder', 'tokenizer', 'training' @ $",
+        "'sample_prompts', 'text_encoder', 'tokenizer', 'training', 'unconditional' @ $",
     ]
 
 

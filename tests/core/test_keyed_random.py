@@ -97,3 +97,17 @@ def test_groups_of_rows_hold_the_numbers_of_one_draw(num_rows):
     assert torch.equal(torch.cat(found), expected)
     with pytest.raises(ValueError, match="one row or more, found 0"):
         grouped.uniform_in_groups((4,), 0)
+
+
+def test_draws_handed_over_are_those_a_kernel_must_make():
+    """Keys and the number of the first draw tell which numbers they are; the streams go on behind them."""
+    keys = torch.tensor([5, 2**62])
+    expected, found = KeyedRandom(keys), KeyedRandom(keys)
+    expected.uniform((3,))
+    found.uniform((3,))
+    handed_keys, first = found.hand_over(2)
+    assert torch.equal(handed_keys, keys)
+    assert first == 1
+    expected.normal((2,))
+    expected.normal((2,))
+    assert torch.equal(found.uniform((4,)), expected.uniform((4,)))

@@ -271,7 +271,7 @@ python examples/ablation.py --out runs/ablation --steps 10
         "runs/other": "examples/configs/shapes.toml",
     }
     for command, why in {
-        "fluid draw runs/demo": "no such command among ['components', ",
+        "fluid draw runs/demo": "no such command among ['cache', 'components', ",
         "fluid sample runs/demo": "Missing ",
         'fluid sample runs/demo "a red circle" --guidnce 3': "No such option: --guidnce",
         'fluid sample runs/demo "a red circle" --steps many': "Invalid value for '--steps'",

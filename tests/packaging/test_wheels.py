@@ -24,8 +24,12 @@ COMPONENTS = {
     "fluid-core": {
         ("dataset", "image-folder"),
         ("dataset", "shapes"),
+        ("feature-network", "efficientnet-lite0"),
+        ("feature-network", "random-convolutions"),
+        ("feature-network", "torchscript"),
         ("text-encoder", "bytes"),
         ("text-encoder", "t5"),
+        ("text-encoder", "transformers-encoder"),
     },
     "fluid-heads": {("head", "diffusion"), ("head", "flow"), ("head", "softmax")},
     "fluid-orders": {("order", "random"), ("order", "raster")},

@@ -20,7 +20,7 @@ def head(name="parts", **changes):
 """
 
 ALL_HOOKS = (
-    "'fluid_register_datasets', 'fluid_register_heads', 'fluid_register_orders', "
+    "'fluid_register_datasets', 'fluid_register_feature_networks', 'fluid_register_heads', 'fluid_register_orders', "
     "'fluid_register_text_encoders', 'fluid_register_tokenizers'"
 )
 

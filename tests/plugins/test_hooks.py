@@ -12,6 +12,7 @@ DECLARATIONS = {
     "fluid_register_orders": ("OrderComponent", "order", ""),
     "fluid_register_text_encoders": ("TextEncoderComponent", "text-encoder", ""),
     "fluid_register_datasets": ("DatasetComponent", "dataset", ""),
+    "fluid_register_feature_networks": ("FeatureNetworkComponent", "feature-network", ""),
 }
 
 

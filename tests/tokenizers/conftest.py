@@ -1,6 +1,8 @@
 """Pictures for the tests of tokenizers: a few flat shapes with soft edges."""
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,3 +39,13 @@ def scenes() -> Callable[..., torch.Tensor]:
     Where `flat`, they lie on white and have one of eight colours, so that most patches repeat exactly.
     """
     return _scenes
+
+
+@pytest.fixture(scope="session")
+def tiny_autoencoders():
+    """Functions `kl`, `vq`, `tiny` and `dc` that make autoencoders of diffusers with random weights."""
+    # diffusers takes seconds to import, and the tests of patches need none of it.
+    spec = importlib.util.spec_from_file_location("tiny_autoencoders", Path(__file__).parent / "tiny_autoencoders.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -5,24 +5,32 @@ import sys
 
 import pytest
 
-from fluid_tokenizers import PatchCodebook, PixelPatches, plugin
+from fluid_tokenizers import KLAutoencoder, PatchCodebook, PixelPatches, VQAutoencoder, plugin
 
 
-def test_declarations_are_valid_and_build():
-    """Both tokenizers are declared without a problem, build from default options, and make what they say."""
+def test_declarations_are_valid_and_build(tmp_path):
+    """All tokenizers are declared without a problem, build from default or example options, and make what they say."""
     declared = plugin.fluid_register_tokenizers()
-    assert [component.name for component in declared] == ["pixel-patches", "patch-codebook"]
-    assert [component.problems() for component in declared] == [[], []]
-    built = [component.build(component.options()) for component in declared]
-    assert [type(tokenizer) for tokenizer in built] == [PixelPatches, PatchCodebook]
+    assert [component.name for component in declared] == [
+        "pixel-patches",
+        "patch-codebook",
+        "kl-autoencoder",
+        "vq-autoencoder",
+    ]
+    assert [component.problems() for component in declared] == [[]] * 4
+    built = [
+        component.build(component.example(tmp_path) if component.example else component.options())
+        for component in declared
+    ]
+    assert [type(tokenizer) for tokenizer in built] == [PixelPatches, PatchCodebook, KLAutoencoder, VQAutoencoder]
     assert [component.produces for component in declared] == [t.token_space.kind for t in built]
 
 
 def test_the_plugin_loads_without_torch():
-    """Listing components stays fast: neither the package nor its plugin imports torch or scikit-learn."""
+    """Listing components stays fast: neither the package nor its plugin imports torch, scikit-learn or diffusers."""
     check = (
         "import sys, fluid_tokenizers, fluid_tokenizers.plugin; "
-        "sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'sklearn', 'diffusers')))"
     )
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 

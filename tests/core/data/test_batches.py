@@ -33,7 +33,9 @@ def captions(dataset, steps, *, batch_size=4, seed=0):
     """Numbers in the batches of some steps, and what could not be read."""
     loader = BatchLoader(dataset, batch_size=batch_size, seed=seed)
     try:
-        return [[int(caption) for caption in loader.batch(step).captions] for step in steps], loader.unreadable
+        return [[int(caption) for caption in loader.batch(step).captions] for step in steps], {
+            int(item.item): item.reason for item in loader.skipped.listed.values()
+        }
     finally:
         loader.close()
 
@@ -81,7 +83,7 @@ def test_only_batches_handed_out_are_counted():
     loader = BatchLoader(Numbers(12, broken=range(6)), batch_size=3, seed=0)
     for step in range(4):
         loader.batch(step)
-        counts.append(len(loader.unreadable))
+        counts.append(len(loader.skipped))
     loader.close()
     again = [len(captions(Numbers(12, broken=range(6)), range(last), batch_size=3)[1]) for last in range(1, 5)]
     assert counts == again
@@ -116,7 +118,10 @@ def test_readable_items_are_the_first_that_can_be_read():
     data = Numbers(10, broken=[0, 2, 7])
     read = readable_items(data, 3)
     assert [item.caption for item in read.items] == ["1", "3", "4"]
-    assert read.unreadable == {0: "picture 0 is damaged", 2: "picture 2 is damaged"}
+    assert [(one.item, one.reason) for one in read.skipped] == [
+        ("0", "picture 0 is damaged"),
+        ("2", "picture 2 is damaged"),
+    ]
     assert torch.equal(stack(readable_items(data, 3).items).images[:, 0, 0, 0], torch.tensor([0.01, 0.03, 0.04]))
     assert len(readable_items(Numbers(4), 100).items) == 4
     with pytest.raises(DataError, match=r"Not one picture .* found 3 that can not.*\n  picture 0 is damaged"):

@@ -5,14 +5,19 @@ import sys
 
 import pytest
 
-from fluid_core.data.options import ImageFolderOptions, ShapesOptions
+from fluid_core.data.options import (
+    HuggingFaceDatasetOptions,
+    ImageFolderOptions,
+    ShapesOptions,
+    WebDatasetOptions,
+)
 
 
 def test_defaults_are_valid():
     """Shapes need no option at all, a folder needs its path."""
     assert ShapesOptions().num_examples == 100_000
     folder = ImageFolderOptions(path="pictures")
-    assert (folder.caption_column, folder.center_crop, folder.horizontal_flip) == ("text", True, False)
+    assert (folder.caption_column, folder.crop, folder.horizontal_flip) == ("text", "center", False)
     with pytest.raises(TypeError, match="path"):
         ImageFolderOptions()
 
@@ -27,6 +32,14 @@ def test_defaults_are_valid():
         (lambda: ShapesOptions(combined_share=float("nan")), "combined_share must be a number from 0 to 1, found nan"),
         (lambda: ImageFolderOptions(path=" "), "path must be a text that is not empty, found ' '"),
         (lambda: ImageFolderOptions(path="p", caption_column=""), "caption_column must be a text"),
+        (lambda: ImageFolderOptions(path="p", captions={"a": 0.5, "b": 0.6}), "captions must be shares"),
+        (lambda: ImageFolderOptions(path="p", captions={"a": 0.0, "b": 1.0}), "'a' must be above 0 and at most 1"),
+        (lambda: ImageFolderOptions(path="p", crop="left"), "'crop' must be in"),
+        (lambda: ImageFolderOptions(path="p", min_image_size=0), "min_image_size must be a whole number at least 1"),
+        (lambda: ImageFolderOptions(path="p", max_pixels=10**9), "max_pixels must be a whole number from 1 to"),
+        (lambda: WebDatasetOptions(path=()), "path must be a text or a list of texts"),
+        (lambda: WebDatasetOptions(path="p", shuffle_buffer=0), "shuffle_buffer must be a whole number at least 1"),
+        (lambda: HuggingFaceDatasetOptions(path="p", split=" "), "split must be a text"),
         (
             lambda: ImageFolderOptions(path="p", validation_fraction=1.0),
             "validation_fraction must be a number at least 0 and below 1, found 1.0",

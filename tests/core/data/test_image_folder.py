@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fluid_core.data.captioned_images import CaptionedImages
+from fluid_core.data.captioned_images import CaptionedImages, EpochVariants
 from fluid_core.data.image_folder import ImageFolderDataset, build_image_folder, read_metadata
 from fluid_core.data.options import ImageFolderOptions
-from fluid_core.errors import ConfigurationError, DataError, UnreadableImageError
+from fluid_core.errors import ConfigurationError, DataError, ImageSizeError, MissingCaptionError, UnreadableImageError
 from fluid_core.exchange import DatasetContext
 
 
@@ -54,12 +54,62 @@ def test_items_are_pictures_with_their_captions(tmp_path):
             dataset[index]
 
 
-def test_a_list_of_captions_makes_an_item_of_each(tmp_path):
-    """All captions of a picture are used, each always at the same place."""
-    rows = [{"file_name": "one.png", "text": ["a", "b"]}, {"file_name": "two.png", "text": "c"}]
-    dataset = open_folder(write_folder(tmp_path / "data", rows), validation_fraction=0.0)
-    assert [item.caption for item in dataset] == ["a", "b", "c"]
-    assert torch.equal(dataset[0].image, dataset[1].image)
+def test_a_list_of_captions_gives_another_each_epoch(tmp_path):
+    """Every epoch draws one, about equally often; without lists nothing varies, and validation never does."""
+    rows = [{"file_name": f"{i}.png", "text": ["a", "b", "c"]} for i in range(20)]
+    folder = write_folder(tmp_path / "data", rows)
+    dataset = open_folder(folder, validation_fraction=0.1)
+    assert isinstance(dataset, EpochVariants)
+    assert dataset.varies
+    drawn = [dataset.variant(0, epoch=epoch).caption for epoch in range(300)]
+    assert all(60 < drawn.count(caption) < 140 for caption in "abc")
+    assert dataset[0].caption == drawn[0]
+    validation = open_folder(folder, "validation", validation_fraction=0.1)
+    assert not validation.varies
+    assert len({validation.variant(0, epoch=epoch).caption for epoch in range(20)}) == 1
+    assert not open_folder(write_folder(tmp_path / "plain", numbered(3))).varies
+
+
+def test_captions_come_from_several_columns_by_probability(tmp_path):
+    """Three in ten are short; a picture without a short one takes the long one; another seed draws others."""
+    rows = [{"file_name": "one.png", "short": "s", "long": "l"}, {"file_name": "two.png", "long": "l2"}]
+    folder = write_folder(tmp_path / "data", rows)
+    shares = {"captions": {"short": 0.3, "long": 0.7}, "validation_fraction": 0.0}
+    dataset = open_folder(folder, **shares)
+    drawn = [dataset.variant(0, epoch=epoch).caption for epoch in range(1000)]
+    assert drawn.count("s") + drawn.count("l") == 1000
+    assert 250 < drawn.count("s") < 350
+    assert {dataset.variant(1, epoch=epoch).caption for epoch in range(20)} == {"l2"}
+    again, other = open_folder(folder, **shares), ImageFolderDataset(dataset.options, (8, 8), "train", seed=1)
+    assert [again.variant(0, epoch=epoch).caption for epoch in range(50)] == drawn[:50]
+    assert [other.variant(0, epoch=epoch).caption for epoch in range(50)] != drawn[:50]
+
+
+def test_random_crops_move_with_the_epoch(tmp_path):
+    """Crops of a wide gradient begin anywhere, as seed, epoch and index say; captions stay; validation is centred."""
+    folder = write_folder(tmp_path / "data", numbered(2))
+    gradient = Image.linear_gradient("L").rotate(90).resize((64, 16))
+    for number in range(2):
+        gradient.save(folder / f"{number:04d}.png")
+    options = {"crop": "random", "validation_fraction": 0.5}
+    train, validation = (open_folder(folder, split, (16, 16), **options) for split in ("train", "validation"))
+    means = [float(train.variant(0, epoch=epoch).image.mean()) for epoch in range(40)]
+    assert max(means) - min(means) > 0.9
+    assert [float(open_folder(folder, "train", (16, 16), **options)[0].image.mean())] == means[:1]
+    assert len({train.variant(0, epoch=epoch).caption for epoch in range(5)}) == 1
+    centred = open_folder(folder, "validation", (16, 16), validation_fraction=0.5)
+    assert torch.equal(validation.variant(0, epoch=7).image, centred[0].image)
+    assert not validation.varies
+
+
+def test_small_and_giant_pictures_are_left_out(tmp_path):
+    """The message tells the size; the header is enough to know it."""
+    folder = write_folder(tmp_path / "data", numbered(1))
+    with pytest.raises(ImageSizeError, match=r"20 x 10 pixels; its shorter side must have 11"):
+        open_folder(folder, min_image_size=11)[0]
+    with pytest.raises(ImageSizeError, match=r"20 x 10 pixels, which is more than 199"):
+        open_folder(folder, max_pixels=199)[0]
+    assert open_folder(folder, min_image_size=10, max_pixels=200)[0].caption == "picture 0"
 
 
 def test_mirrored_copies_are_items_of_their_own(tmp_path):
@@ -161,18 +211,8 @@ GOOD = {"file_name": "good.png", "text": "good"}
         ("[" * 100_000, "line 2: not valid JSON"),
         ("9" * 5000, "line 2: not valid JSON"),
         ("[1, 2]", "line 2: expected a JSON object, found list"),
-        (
-            {"file_name": "x.png", "caption": "a", "id": 1},
-            "expected a column 'text', found caption, file_name, id; set the",
-        ),
         ({"text": "a"}, "expected a column 'file_name', found text"),
         ({"file_name": 3, "text": "a"}, "expected the name of a picture in 'file_name', found 3"),
-        ({"file_name": "x.png", "text": ""}, "the caption of 'x.png' is empty"),
-        ({"file_name": "x.png", "text": "  \t"}, "the caption of 'x.png' is empty"),
-        ({"file_name": "x.png", "text": ["a", ""]}, "the caption of 'x.png' is empty"),
-        ({"file_name": "x.png", "text": []}, "the list of captions of 'x.png' is empty"),
-        ({"file_name": "x.png", "text": None}, "the caption of 'x.png' must be a text, found None"),
-        ('{"file_name": "good.png", "text": "\\ud83d"}', "the caption of 'good.png' holds half a character"),
         ('{"file_name": "gone.png", "text": "a"}', "the picture 'gone.png' does not exist in"),
         ('{"file_name": ".", "text": "a"}', "the picture '.' does not exist in"),
         ('{"file_name": "\\ud83d.png", "text": "a"}', "does not exist in"),
@@ -194,6 +234,39 @@ def test_bad_lines_are_named(tmp_path, row, problem):
     assert str(folder / "metadata.jsonl") in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"file_name": "x.png"},
+        {"file_name": "x.png", "text": None},
+        {"file_name": "x.png", "text": 3},
+        {"file_name": "x.png", "text": ""},
+        {"file_name": "x.png", "text": "  \t"},
+        {"file_name": "x.png", "text": []},
+        {"file_name": "x.png", "text": ["", None]},
+        '{"file_name": "good.png", "text": "\\ud83d"}',
+    ],
+)
+def test_a_picture_without_a_caption_is_reported_when_it_is_read(tmp_path, row):
+    """One line among others stops nothing: the item raises, naming the picture and what was found."""
+    dataset = open_folder(write_folder(tmp_path / "data", [GOOD, row]), validation_fraction=0.0)
+    assert dataset[0].caption == "good"
+    with pytest.raises(MissingCaptionError, match=r"(x|good)\.png has no caption: expected a text, found 'text': "):
+        dataset[1]
+
+
+def test_a_folder_without_any_caption_is_refused(tmp_path):
+    """A misspelt column is told at once, with the columns there are."""
+    folder = write_folder(tmp_path / "data", [{"file_name": "x.png", "caption": "a", "id": 1}])
+    with pytest.raises(
+        DataError, match=r"Expected a column 'text' in .*, found caption, file_name, id\. Set the option"
+    ):
+        open_folder(folder)
+    folder = write_folder(tmp_path / "other", [{"file_name": "x.png", "text": ""}])
+    with pytest.raises(DataError, match=r"found no text in any of its 1 lines"):
+        open_folder(folder)
+
+
 def test_many_bad_lines_are_shortened(tmp_path):
     """The first five are shown and the rest counted, so that one look is enough."""
     folder = write_folder(tmp_path / "data", [GOOD, *(["{"] * 12)])
@@ -207,10 +280,10 @@ def test_empty_and_foreign_metadata(tmp_path):
     """An empty file and one that is no UTF-8 text are told apart."""
     folder = write_folder(tmp_path / "data", [])
     with pytest.raises(DataError, match="found an empty file"):
-        read_metadata(folder, "text")
+        read_metadata(folder, ("text",))
     (folder / "metadata.jsonl").write_bytes('{"text": "ü"}'.encode("latin-1"))
     with pytest.raises(DataError, match="to be UTF-8 text"):
-        read_metadata(folder, "text")
+        read_metadata(folder, ("text",))
 
 
 def test_separators_inside_captions_do_not_end_a_line(tmp_path):
@@ -218,4 +291,4 @@ def test_separators_inside_captions_do_not_end_a_line(tmp_path):
     folder = write_folder(tmp_path / "data", [GOOD])
     line = json.dumps({"file_name": "good.png", "text": "one\u2028two"}, ensure_ascii=False)
     (folder / "metadata.jsonl").write_text(line, encoding="utf-8")
-    assert read_metadata(folder, "text")[0].captions == ("one\u2028two",)
+    assert read_metadata(folder, ("text",))[0].captions == {"text": "one\u2028two"}

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fluid_core.data.picture_file import read_picture
-from fluid_core.errors import UnreadableImageError
+from fluid_core.errors import SkippedItemError, UnreadableImageError
 
 
 def plain(path, color=(200, 100, 50), size=(24, 24), **options):
@@ -91,9 +91,9 @@ def test_the_middle_is_cut_out_or_all_is_squeezed(tmp_path):
     torch.testing.assert_close(
         read_picture(path, (9, 9)), values(0, 255, 0)[:, None, None].expand(3, 9, 9), atol=0.03, rtol=0
     )
-    squeezed = read_picture(path, (9, 9), center_crop=False)
+    squeezed = read_picture(path, (9, 9), crop_at=None)
     torch.testing.assert_close(squeezed[:, 4, [0, 4, 8]], torch.eye(3) * 2 - 1, atol=0.02, rtol=0)
-    mirrored = read_picture(path, (9, 9), center_crop=False, mirrored=True)
+    mirrored = read_picture(path, (9, 9), crop_at=None, mirrored=True)
     assert torch.equal(mirrored, squeezed.flip(-1))
     wide = read_picture(path, (4, 12))
     torch.testing.assert_close(wide[:, 2, [1, 6, 10]], torch.eye(3) * 2 - 1, atol=0.02, rtol=0)
@@ -124,7 +124,7 @@ def test_large_photographs_are_reduced_faithfully(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damaged_files_are_refused_and_never_crash(tmp_path):
-    """Whatever bytes are flipped or missing, a picture is read or `UnreadableImageError` names the file."""
+    """Whatever bytes are flipped or missing, a picture is read or an error names the file: also for a giant size."""
     chance = random.Random(1)
     pixels = np.random.default_rng(0).integers(0, 255, (20, 24, 3), dtype=np.uint8)
     refusals = []
@@ -138,7 +138,7 @@ def test_damaged_files_are_refused_and_never_crash(tmp_path):
             (tmp_path / name).write_bytes(damaged[: chance.choice([len(damaged), chance.randrange(len(damaged))])])
             try:
                 picture = read_picture(tmp_path / name, (8, 8))
-            except UnreadableImageError as error:
+            except SkippedItemError as error:
                 refusals.append(str(error))
             else:
                 assert bool(torch.isfinite(picture).all())

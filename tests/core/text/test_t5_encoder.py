@@ -145,8 +145,9 @@ def test_float16_is_refused(saved: T5EncoderOptions):
         build_t5_encoder(saved).half().encode(PROMPTS)
 
 
-def test_prompts_are_checked(encoder: T5Encoder):
-    """Empty prompts, and prompts of more tokens than the limit, are refused by number."""
+def test_prompts_are_checked(saved: T5EncoderOptions):
+    """Empty prompts are refused by number, and if the options say so, prompts of more tokens than the limit."""
+    encoder = build_t5_encoder(attrs.evolve(saved, overlong="error"))
     with pytest.raises(PromptError, match="prompt 1 of 2 to say something"):
         encoder.encode(["", "a"])
     assert encoder.encode(["x" * 63]).states.shape[1] == 64
@@ -154,9 +155,24 @@ def test_prompts_are_checked(encoder: T5Encoder):
         encoder.encode(["a", "x" * 64])
 
 
+def test_the_defaults_are_those_of_the_paper():
+    """128 tokens, and longer prompts are cut rather than refused."""
+    options = T5EncoderOptions(path="anywhere")
+    assert (options.max_length, options.overlong, options.dtype) == (128, "truncate", "float32")
+
+
+def test_the_empty_prompt_is_the_end_mark(encoder: T5Encoder):
+    """Its states are what T5 makes of the end mark alone, and they can stand for no text."""
+    features = encoder.encode_empty()
+    with torch.no_grad():
+        expected = encoder.model(input_ids=torch.tensor([[1]])).last_hidden_state
+    assert features.mask.tolist() == [[True]]
+    torch.testing.assert_close(features.states, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_truncation_keeps_the_end_mark(saved: T5EncoderOptions, caplog: pytest.LogCaptureFixture):
     """A cut prompt equals the prompt that ends there, and the warning says what was cut."""
-    encoder = build_t5_encoder(attrs.evolve(saved, max_length=9, overlong="truncate"))
+    encoder = build_t5_encoder(attrs.evolve(saved, max_length=9))
     with caplog.at_level(logging.WARNING, logger="fluid_core"):
         cut = encoder.encode(["a red circle"])
     assert torch.equal(cut.states, encoder.encode(["a red ci"]).states)
@@ -167,7 +183,7 @@ def test_truncation_keeps_the_end_mark(saved: T5EncoderOptions, caplog: pytest.L
 
 def test_word_pieces(word_piece_options: T5EncoderOptions, caplog: pytest.LogCaptureFixture):
     """A tokenizer.json of word pieces works as the byte tokenizer does: marks, padding, limit, truncation."""
-    encoder = build_t5_encoder(word_piece_options)
+    encoder = build_t5_encoder(attrs.evolve(word_piece_options, overlong="error"))
     together, alone = encoder.encode(PROMPTS), encoder.encode(PROMPTS[2:])
     length = alone.states.shape[1]
     assert length < len(PROMPTS[2])
@@ -175,7 +191,7 @@ def test_word_pieces(word_piece_options: T5EncoderOptions, caplog: pytest.LogCap
     long_prompt = " and ".join(["a red circle"] * 10)
     with pytest.raises(PromptError, match="at most 32 tokens"):
         encoder.encode([long_prompt])
-    truncating = build_t5_encoder(attrs.evolve(word_piece_options, overlong="truncate"))
+    truncating = build_t5_encoder(word_piece_options)
     with caplog.at_level(logging.WARNING, logger="fluid_core"):
         assert truncating.encode([long_prompt]).mask.sum() == 32
     lost = caplog.messages[-1].split("end mark: '")[1].split("' was cut")[0]
@@ -214,7 +230,7 @@ def test_truncated_weights_are_refused(copy: Path):
     """Half a file of weights is not loaded."""
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(CheckpointError, match=r"weights of T5 in safetensors files .* none that can be read"):
+    with pytest.raises(CheckpointError, match=r"weights of a T5 model in safetensors files .* none that can be read"):
         build_t5_encoder(T5EncoderOptions(path=str(copy)))
 
 
@@ -236,7 +252,7 @@ def test_a_missing_tokenizer_is_refused(copy: Path):
     """Transformers makes up a tokenizer without words if there is none; it must not be used."""
     for file in ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"):
         (copy / file).unlink(missing_ok=True)
-    with pytest.raises(CheckpointError, match="T5's tokenizer beside its weights"):
+    with pytest.raises(CheckpointError, match="tokenizer of a T5 model beside its weights"):
         build_t5_encoder(T5EncoderOptions(path=str(copy)))
 
 

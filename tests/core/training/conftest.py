@@ -1,6 +1,9 @@
 """Short training runs of a tiny model."""
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from fluid_core import FluidConfig, Trainer
-from fluid_core.configuration import ComponentChoice, TrainingConfig
+from fluid_core.configuration import ComponentChoice, TrainingConfig, config_to_json
 from fluid_core.training.progress import TrainingProgress
 
 SHAPES = ComponentChoice(name="shapes", options={"num_examples": 30, "num_validation_examples": 10})
@@ -60,3 +63,44 @@ def make_trainer() -> Callable[..., Trainer]:
         return Trainer(config, folder, progress=QuietProgress(stop_after), **others)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def quiet_progress() -> type[QuietProgress]:
+    """The class of such a progress, for trainers of other things."""
+    return QuietProgress
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from fluid_core import Trainer
+from fluid_core.configuration import config_from_json
+
+config, folder, resume = sys.argv[1:]
+Trainer(config_from_json(Path(config).read_text(), source="test"), folder, resume=resume == "resume").train()
+"""
+
+
+@pytest.fixture(scope="session")
+def train_in_processes() -> Callable[..., str]:
+    """A function that trains through `torchrun` as a user does and returns what was printed."""
+
+    def train(config: FluidConfig, folder: Any, *, num_processes: int, resume: bool = False) -> str:
+        folder.parent.mkdir(exist_ok=True)
+        script, saved = folder.parent / "train.py", folder.parent / f"{folder.name}.json"
+        script.write_text(TRAIN)
+        saved.write_text(config_to_json(config))
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        run = subprocess.run(
+            [*start, str(script), str(saved), str(folder), "resume" if resume else "new"],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr[-3000:]
+        return run.stderr
+
+    return train

@@ -67,7 +67,7 @@ def test_metrics_hold_figures_of_the_steps(finished):
         assert row["loss"] == pytest.approx(row["mse"] + row["vb"], rel=1e-5)
         assert row["gradient_norm"] > 0
         assert row["images_per_second"] > 0
-        assert row["num_unreadable_images"] == 0
+        assert row["num_skipped_images"] == 0
     assert [row["learning_rate"] for row in trained] == pytest.approx([1e-2] * 3)
     validated = [row for row in rows if "validation_loss" in row]
     assert [row["step"] for row in validated] == [3, 6]
@@ -253,11 +253,11 @@ def test_corrupt_images_are_counted_and_skipped(run_config, make_trainer, tmp_pa
     before = contents(tmp_path / "data")
     trainer = make_trainer(run_config(parts={"data": data}, num_steps=6), tmp_path / "run")
     trainer.train()
-    counts = [row["num_unreadable_images"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    counts = [row["num_skipped_images"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert counts == sorted(counts)
     assert counts[-1] == 3
     output = trainer.progress.output.getvalue()
-    assert "skipped 3 pictures in training that can not be read, such as: " in output
+    assert "skipped 3 pictures in training that can not be used, such as: " in output
     assert "Could not read the picture" in output.replace("\n", " ")
     assert contents(tmp_path / "data") == before
 
@@ -272,12 +272,12 @@ def test_pictures_skipped_while_fitting_and_in_validation_are_told(run_config, m
     trainer.train()
     counts = {}
     for name, dataset in (("train", trainer.train_data), ("validation", trainer.validation_data)):
-        counts[name] = len(readable_items(dataset, 1000).unreadable)
+        counts[name] = len(readable_items(dataset, 1000).skipped)
     assert counts["train"] + counts["validation"] == 20
-    assert f"skipped {counts['train']} pictures while fitting the tokenizer that can not be read, such as:" in fitting
+    assert f"skipped {counts['train']} pictures while fitting the tokenizer that can not be used, such as:" in fitting
     assert f"skipped {counts['validation']} pictures in validation" in trainer.progress.output.getvalue()
     rows = [row for row in read_metrics(tmp_path / "run" / "metrics.jsonl") if "validation_loss" in row]
-    assert [row["validation_num_unreadable_images"] for row in rows] == [counts["validation"]]
+    assert [row["validation_num_skipped_images"] for row in rows] == [counts["validation"]]
 
 
 def test_an_overlong_sample_prompt_is_refused_before_training(run_config, make_trainer, tmp_path):

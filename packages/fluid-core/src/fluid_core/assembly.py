@@ -2,7 +2,9 @@
 
 from fluid_core.catalog import ComponentCatalog, installed_components
 from fluid_core.compatibility import check_configuration
+from fluid_core.components import DatasetComponent
 from fluid_core.configuration import ComponentChoice, FluidConfig
+from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import DatasetContext, HeadContext
 from fluid_core.model import FluidModel
 from fluid_core.protocols import Head
@@ -33,16 +35,29 @@ def build_model(config: FluidConfig, catalog: ComponentCatalog | None = None) ->
         order=catalog.build("order", config.order.name, config.order.options, root="$.order.options"),
         head=build_head,
         backbone=config.backbone.shape(),
+        unconditional=config.unconditional,
     )
     model.config, model.catalog = config.model_part(), catalog
     return model
 
 
-def build_dataset(choice: ComponentChoice, context: DatasetContext, catalog: ComponentCatalog | None = None) -> object:
+def build_dataset(
+    choice: ComponentChoice,
+    context: DatasetContext,
+    catalog: ComponentCatalog | None = None,
+    *,
+    may_be_encoded: bool = False,
+) -> object:
     """The data set a configuration names, for the model's image size and one split of the data.
 
-    Raises `UnknownComponentError` or `ConfigurationError`, and `DataError` where the data is missing or malformed.
+    Raises `UnknownComponentError` or `ConfigurationError`, and `DataError` where the data is missing or malformed. A
+    data set whose items went through a tokenizer already is a `ConfigurationError`, unless it `may_be_encoded`.
     """
-    return (catalog or installed_components()).build(
-        "dataset", choice.name, choice.options, context, root="$.data.options"
-    )
+    catalog = catalog or installed_components()
+    component = catalog.find("dataset", choice.name).component
+    if isinstance(component, DatasetComponent) and component.encoded and not may_be_encoded:
+        raise ConfigurationError(
+            f"Expected a data set of pictures, found '{choice.name}', whose images are tokens already. Name the data "
+            "set it was made from in the section [data]."
+        )
+    return catalog.build("dataset", choice.name, choice.options, context, root="$.data.options")

@@ -42,7 +42,8 @@ def build_component(installed: InstalledComponent, options: Any = None, *context
     checked = component_options(installed, options, root=root)
     try:
         built = installed.component.build(checked, *context)
-        missing = missing_members(built, _protocol(installed.kind))
+        contract = _protocol(installed.kind, built)
+        missing = missing_members(built, contract)
     except FluidError as error:
         error.add_note(f"This happened while building the {installed}.")
         raise
@@ -53,24 +54,25 @@ def build_component(installed: InstalledComponent, options: Any = None, *context
         ) from error
     if missing:
         raise InvalidComponentError(
-            f"The {installed} is not valid: expected a {_protocol(installed.kind).__name__} (see "
-            f"{_protocol(installed.kind).__module__}), found a value of type {type(built).__name__} without "
+            f"The {installed} is not valid: expected a {contract.__name__} (see "
+            f"{contract.__module__}), found a value of type {type(built).__name__} without "
             f"{', '.join(missing)}."
         )
     return built
 
 
-def _protocol(kind: str) -> type:
-    """The contract for components of this kind. Imports torch."""
+def _protocol(kind: str, built: object) -> type:
+    """The contract for components of this kind, for data sets that of `built`'s form. Imports torch."""
     from fluid_core import protocols
-    from fluid_core.data.captioned_images import CaptionedImages
+    from fluid_core.data.captioned_images import CaptionedImages, CaptionedStream
 
     contracts: dict[str, type] = {
         "tokenizer": protocols.Tokenizer,
         "head": protocols.Head,
         "order": protocols.OrderPolicy,
         "text-encoder": protocols.TextEncoder,
-        "dataset": CaptionedImages,
+        "dataset": CaptionedStream if hasattr(built, "samples") else CaptionedImages,
+        "feature-network": protocols.FeatureNetwork,
     }
     return contracts[kind]
 

@@ -9,8 +9,13 @@ from typing import Annotated
 import typer
 
 from fluid_core import __version__
+from fluid_core.commands.cache_build import build
+from fluid_core.commands.cache_check import check
 from fluid_core.commands.components import components
 from fluid_core.commands.sample import sample
+from fluid_core.commands.tokenizer_measure import measure
+from fluid_core.commands.tokenizer_report import report
+from fluid_core.commands.tokenizer_train import train_tokenizer
 from fluid_core.commands.train import train
 from fluid_core.errors import FluidError
 
@@ -24,6 +29,19 @@ app = typer.Typer(
 app.command()(components)
 app.command()(train)
 app.command()(sample)
+
+tokenizer_app = typer.Typer(name="tokenizer", help="Train, measure and compare tokenizers.", no_args_is_help=True)
+tokenizer_app.command("train")(train_tokenizer)
+tokenizer_app.command("measure")(measure)
+tokenizer_app.command("report")(report)
+app.add_typer(tokenizer_app)
+
+cache_app = typer.Typer(
+    name="cache", help="Encode a data set once, and train from what was stored.", no_args_is_help=True
+)
+cache_app.command("build")(build)
+cache_app.command("check")(check)
+app.add_typer(cache_app)
 
 
 def _print_version(wanted: bool) -> bool:

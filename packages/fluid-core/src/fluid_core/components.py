@@ -74,6 +74,9 @@ class HeadComponent(Component):
     predicts: str
     """Kind of the token space it predicts; it joins with tokenizers that produce the same kind."""
 
+    tells_confidence: bool = False
+    """Whether it is a `ConfidentHead`, for orders that keep what the head is surest of."""
+
     def problems(self) -> list[str]:
         """Everything that is wrong with this declaration, in words; empty if it is valid."""
         return Component.problems(self) + _token_kind_problems("predicts", self.predicts)
@@ -85,6 +88,9 @@ class OrderComponent(Component):
 
     kind: ClassVar[str] = "order"
 
+    needs_confidence: bool = False
+    """Whether it samples only with heads that can tell how sure they are of each token."""
+
 
 @attrs.frozen(kw_only=True)
 class TextEncoderComponent(Component):
@@ -95,9 +101,20 @@ class TextEncoderComponent(Component):
 
 @attrs.frozen(kw_only=True)
 class DatasetComponent(Component):
-    """A data set: `build(options, context: DatasetContext) -> CaptionedImages`."""
+    """A data set: `build(options, context: DatasetContext)` gives a `CaptionedImages` or a `CaptionedStream`."""
 
     kind: ClassVar[str] = "dataset"
+
+    encoded: bool = False
+    """Whether its items went through a tokenizer already: it is then an `EncodedImages`, to train on and for nothing
+    that needs pictures."""
+
+
+@attrs.frozen(kw_only=True)
+class FeatureNetworkComponent(Component):
+    """A feature network: `build(options) -> FeatureNetwork`."""
+
+    kind: ClassVar[str] = "feature-network"
 
 
 def _token_kind_problems(field: str, value: object) -> list[str]:

@@ -32,7 +32,7 @@ HOOKS: dict[str, type[Component]] = {
 """Every hook, with the class of the declarations it returns (read from the hook's return annotation)."""
 
 KINDS: tuple[str, ...] = tuple(declaration.kind for declaration in HOOKS.values())
-"""The kinds of components: `tokenizer`, `head`, `order`, `text-encoder`, `dataset`."""
+"""The kinds of components: `tokenizer`, `head`, `order`, `text-encoder`, `dataset`, `feature-network`."""
 
 
 @attrs.frozen(kw_only=True)

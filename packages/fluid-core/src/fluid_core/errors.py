@@ -6,6 +6,7 @@ lets genuine bugs through. Command-line programs print the message alone, withou
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar
 
 
 class FluidError(Exception):
@@ -52,8 +53,43 @@ class DataError(FluidError, ValueError):
     """A data set is missing, has a wrong layout, or too many of its items can not be read."""
 
 
-class UnreadableImageError(DataError):
-    """One picture can not be read. Loaders count it, report it and take another in its place."""
+class SkippedItemError(DataError):
+    """One item of a data set can not be used. Loaders count it, list it and take another in its place."""
+
+    kind: ClassVar[str] = "unusable"
+    """The sort of problem in a word, for lists and counts."""
+
+
+class UnreadableImageError(SkippedItemError):
+    """The picture of an item is damaged, or no picture at all."""
+
+    kind: ClassVar[str] = "unreadable"
+
+
+class MissingCaptionError(SkippedItemError):
+    """An item has no caption, or an empty one."""
+
+    kind: ClassVar[str] = "no-caption"
+
+
+class ImageSizeError(SkippedItemError):
+    """The picture of an item is smaller or larger than the data set's options allow."""
+
+    kind: ClassVar[str] = "size"
+
+
+class DamagedShardError(SkippedItemError):
+    """A shard of a stream can not be read to its end; what came before is used."""
+
+    kind: ClassVar[str] = "damaged-shard"
+
+
+class TooManySkippedError(DataError):
+    """So many items of a data set can not be used that training on the others would not be what was asked for."""
+
+
+class MissingPackageError(FluidError, ImportError):
+    """What was asked for needs a package that is not installed; the message says which extra brings it."""
 
 
 class CheckpointError(FluidError):

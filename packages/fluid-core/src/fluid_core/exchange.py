@@ -49,6 +49,15 @@ class TrainingView:
         ranks = self.order.argsort(dim=1)
         return ranks >= self.num_known[:, None]
 
+    @property
+    def num_predicted(self) -> int:
+        """How many tokens are predicted in all."""
+        return self.order.numel() - int(self.num_known.sum())
+
+    def share(self, rows: slice) -> "TrainingView":
+        """The view of some rows of the batch."""
+        return TrainingView(order=self.order[rows], num_known=self.num_known[rows])
+
 
 @attrs.frozen(kw_only=True)
 class TextFeatures:
@@ -56,6 +65,42 @@ class TextFeatures:
 
     states: Float[Tensor, "batch text_length text_width"]
     mask: Bool[Tensor, "batch text_length"]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class EncodedBatch:
+    """Training images as the tokenizer stores them, with their captions: what a cache on disk holds.
+
+    `text` is None where the captions are still to be encoded, as for a text encoder that trains with the model.
+    """
+
+    precomputed: dict[str, Tensor]
+    """What `Tokenizer.precompute` returned, with the batch as first axis of every tensor."""
+
+    captions: tuple[str, ...]
+    text: TextFeatures | None = None
+
+
+@attrs.frozen(kw_only=True)
+class BatchShare:
+    """Which rows of a training batch this process takes: `count` from row `first` on, of `total`.
+
+    Everything random is drawn for the whole batch before the share is taken, so that several processes together
+    compute what one would.
+    """
+
+    first: int
+    count: int
+    total: int
+    process: int = 0
+    """Which process this is of `num_processes`: streams divide their shards by it."""
+
+    num_processes: int = 1
+
+    @property
+    def rows(self) -> slice:
+        """The rows as a slice of the whole batch."""
+        return slice(self.first, self.first + self.count)
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +112,32 @@ class TokenLoss:
 
     total: Float[Tensor, "tokens"]
     parts: dict[str, Float[Tensor, "tokens"]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ReconstructionLoss:
+    """How well a tokenizer gives back a batch of images: `total` is what its training minimises.
+
+    `parts` are detached components of it to log, such as `l1` and `kl`.
+    """
+
+    total: Float[Tensor, ""]
+    reconstruction: Float[Tensor, "batch 3 height width"]
+    """With gradients, so that a trainer can add terms of its own."""
+
+    parts: dict[str, Float[Tensor, ""]] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class MeasuredChannels:
+    """Mean and standard deviation of each token channel over a data set, and what they were measured on."""
+
+    mean: Float[Tensor, "channels"]
+    std: Float[Tensor, "channels"]
+    num_vectors: int
+    num_images: int
+    source: str
+    """Which images, in words."""
 
 
 @attrs.frozen(kw_only=True)
@@ -121,8 +192,8 @@ def sampler_backend(value: str | SamplerBackend) -> SamplerBackend:
 class SamplerSettings:
     """What stays the same over a whole generation, known when a head prepares its sampler.
 
-    `num_steps` is the number of evaluations a head with an iterative sampler makes per token; None is the head's
-    own default. Heads that draw a token at once refuse any other value. `options` replaces some of the options the
+    `num_steps` is the number of steps a head with an iterative sampler takes per token, each of one evaluation or of
+    as many as its solver makes; None is the head's own default. Heads that draw a token at once refuse any other value. `options` replaces some of the options the
     head was built with for this generation; a head that has such options says which (`AdjustableSampling`).
 
     Raises `InvalidRequestError` for an unknown backend.

@@ -28,8 +28,8 @@ from fluid_core.exchange import (
 from fluid_core.guidance import GuidanceSchedule
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
-from fluid_core.protocols import OrderPolicy
-from fluid_core.sampler_choice import ChosenSampler, build_sampler
+from fluid_core.protocols import AnnouncesKept, ConfidentSampler, OrderPolicy, UsesConfidence
+from fluid_core.sampler_choice import ChosenSampler, build_sampler, check_confidence
 from fluid_core.text.text_aligner import AlignedText
 
 
@@ -71,6 +71,9 @@ class GenerationProgress:
 class HiddenReader(Protocol):
     """Reads hidden vectors of positions, given what is known so far."""
 
+    skips_rows: bool
+    """Whether `read` can be asked about the first rows alone, leaving the others out at no loss."""
+
     def read(self, positions: Int[Tensor, "rows positions"]) -> Float[Tensor, "rows positions width"]:
         """One hidden vector per position that is to be predicted now."""
         ...
@@ -83,6 +86,8 @@ class HiddenReader(Protocol):
 class CanvasReader:
     """Bidirectional: one pass over the whole canvas for each step."""
 
+    skips_rows = True
+
     def __init__(
         self,
         model: FluidModel,
@@ -94,9 +99,11 @@ class CanvasReader:
         self._tokens, self._known = tokens.clone(), known.clone()
 
     def read(self, positions: Int[Tensor, "rows positions"]) -> Float[Tensor, "rows positions width"]:
-        """Hidden vectors that see every known token."""
-        rows = self._model.token_embedding.canvas(self._tokens, self._known)
-        hidden = self._model.transformer(rows, self._text, causal=False)
+        """Hidden vectors that see every known token; of the first rows, if there are positions for no more."""
+        count = len(positions)
+        rows = self._model.token_embedding.canvas(self._tokens[:count], self._known[:count])
+        text = [TextKeysValues(*(part[:count] for part in block)) for block in self._text]
+        hidden = self._model.transformer(rows, text, causal=False)
         return _at(hidden, positions)
 
     def write(self, positions: Int[Tensor, "rows kept"], tokens: Shaped[Tensor, "rows kept *token"]) -> None:
@@ -112,6 +119,8 @@ class SequenceReader:
     Asked about several, a row for each target queries the cache and none is kept; the tokens drawn are then committed
     in the order they were proposed, so that every row is one the model was trained on.
     """
+
+    skips_rows = False
 
     def __init__(
         self,
@@ -175,18 +184,24 @@ def _known_first(model: FluidModel, known: Bool[Tensor, "rows length"]) -> Int[T
 
 
 def check_order(model: FluidModel, order: OrderPolicy) -> None:
-    """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`."""
+    """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`.
+
+    A model over one fixed permutation follows its own. One over any permutation follows every order of its own attention.
+    A causal one also follows bidirectional orders, from its cache: whichever positions come next, predicting each from
+    the tokens that are known is what it learned.
+    """
     own = model.order
     same_order = type(order) is type(own) and _options(order) == _options(own)
-    if order.attention is own.attention and (own.trained_permutations is TrainedPermutations.ANY or same_order):
-        return
-    other_options = " with other options" if type(order) is type(own) else ""
-    raise IncompatibleComponentsError(
-        f"The model was trained with {own.attention} attention over {own.trained_permutations} permutations "
-        f"({type(own).__name__}) and can not sample with {type(order).__name__}{other_options}, which needs "
-        f"{order.attention} attention over {order.trained_permutations} permutations. Use an order the "
-        "model was trained for."
-    )
+    attention_fits = own.attention in (order.attention, AttentionPattern.CAUSAL)
+    if not same_order and not (own.trained_permutations is TrainedPermutations.ANY and attention_fits):
+        other_options = " with other options" if type(order) is type(own) else ""
+        raise IncompatibleComponentsError(
+            f"The model was trained with {own.attention} attention over {own.trained_permutations} permutations "
+            f"({type(own).__name__}) and can not sample with {type(order).__name__}{other_options}, which needs "
+            f"{order.attention} attention over {order.trained_permutations} permutations. Use an order the "
+            "model was trained for."
+        )
+    check_confidence(order, model.head)  # type: ignore[arg-type]
 
 
 def _options(order: OrderPolicy) -> object:
@@ -231,7 +246,15 @@ def generate(
             f"{random.num_rows} and {'no negative text' if negative is None else negative.states.shape[0]}."
         )
     # What order and head refuse, they refuse before anything is computed.
-    sampler = sampler or build_sampler(model.head, settings.sampler_settings)  # type: ignore[arg-type]
+    sampler = sampler or build_sampler(model.head, settings.sampler_settings, order=order)  # type: ignore[arg-type]
+    confident = sampler.sampler if isinstance(sampler.sampler, ConfidentSampler) else None
+    if not isinstance(order, UsesConfidence):
+        confident = None
+    elif order.needs_confidence and confident is None:
+        raise InvalidRequestError(
+            f"The order {type(order).__name__} needs a sampler that tells its confidence, found a "
+            f"{type(sampler.sampler).__name__}. Build it with build_sampler(..., order=order)."
+        )
     tokens, known = _canvas(model, batch_size, tokens, known)
     if batch_size == 0 or bool(known.all()):
         return tokens
@@ -239,16 +262,18 @@ def generate(
 
     guided = settings.guidance.active
     if guided:
-        text = _stack(text, negative or model.aligner.unconditional(batch_size))
+        text = _stack(text, negative or model.unconditional_text(batch_size))
     reader = _reader(model, text, *((_twice(tokens), _twice(known)) if guided else (tokens, known)))
     step = 0
     while (positions := steps.propose()) is not None:
         num_known = int(known[0].sum())
-        hidden = reader.read(_twice(positions) if guided else positions)
+        # Steps that do not say how many tokens they will keep count as keeping all that they propose.
+        num_new = steps.num_kept if isinstance(steps, AnnouncesKept) else positions.shape[1]
+        share_after = (num_known + num_new) / space.grid.length
+        guided_now = guided and settings.guidance.on(share_after)
+        hidden = reader.read(_twice(positions) if guided_now or (guided and not reader.skips_rows) else positions)
         guidance = None
-        if guided:
-            # All that is proposed counts as known after the step: what an order keeps of it, it decides later.
-            share_after = (num_known + positions.shape[1]) / space.grid.length
+        if guided_now:
             scale = hidden.new_full((positions.numel(),), settings.guidance.at(share_after))
             guidance = Guidance(negative=hidden[batch_size:].flatten(0, 1), scale=scale)
         request = SamplingRequest(
@@ -258,9 +283,14 @@ def generate(
             guidance=guidance,
             progress=num_known / space.grid.length,
         )
-        drawn = sampler.sampler(hidden[:batch_size].flatten(0, 1), request)
+        confidence = None
+        if confident is None:
+            drawn = sampler.sampler(hidden[:batch_size].flatten(0, 1), request)
+        else:
+            drawn, confidence = confident.with_confidence(hidden[:batch_size].flatten(0, 1), request)
+            confidence = confidence.view(positions.shape)
         drawn = drawn.reshape(*positions.shape, *space.token_shape)
-        keep = steps.accept(None)
+        keep = steps.accept(confidence)
         num_kept = _num_kept(keep, order)
         kept_positions = positions[keep].view(batch_size, num_kept)
         kept_tokens = drawn[keep].view(batch_size, num_kept, *space.token_shape)

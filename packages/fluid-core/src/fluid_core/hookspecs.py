@@ -8,6 +8,7 @@ import pluggy
 
 from fluid_core.components import (
     DatasetComponent,
+    FeatureNetworkComponent,
     HeadComponent,
     OrderComponent,
     TextEncoderComponent,
@@ -43,3 +44,8 @@ def fluid_register_text_encoders() -> tuple[TextEncoderComponent, ...]:  # type:
 @hookspec
 def fluid_register_datasets() -> tuple[DatasetComponent, ...]:  # type: ignore[empty-body]
     """Declare data sets."""
+
+
+@hookspec
+def fluid_register_feature_networks() -> tuple[FeatureNetworkComponent, ...]:  # type: ignore[empty-body]
+    """Declare feature networks, for Frechet distances and perceptual losses."""

@@ -59,8 +59,8 @@ class KeyedRandom:
         """Number of rows, each with its own stream."""
         return int(self._keys.shape[0])
 
-    def rows(self, index: Tensor) -> "KeyedRandom":
-        """The same streams, from their beginning, for the selected rows (an index or a mask)."""
+    def rows(self, index: Tensor | slice) -> "KeyedRandom":
+        """The same streams, from their beginning, for the selected rows (an index, a mask or a slice)."""
         return KeyedRandom(self._keys[index])
 
     def child(self, label: int) -> "KeyedRandom":
@@ -81,6 +81,15 @@ class KeyedRandom:
         """A fresh non-negative seed per row, for kernels that generate their own noise from a counter."""
         words = self._words(2)
         return ((words[..., 0] & 0x7FFFFFFF) << 32) | words[..., 1]
+
+    def hand_over(self, num_draws: int) -> tuple[Int[Tensor, "rows"], int]:
+        """The keys, and the number of the first of the next `num_draws` draws, which somebody else will make.
+
+        For kernels that compute the numbers themselves. The streams go on after them as if they had been drawn here.
+        """
+        first = self._num_draws
+        self._num_draws += num_draws
+        return self._keys, first
 
     def uniform(self, shape: tuple[int, ...] = ()) -> Float[Tensor, "rows *shape"]:
         """Uniform numbers in [0, 1): `shape` of them for every row, in float32 with 24 random bits."""

@@ -1,6 +1,6 @@
 """`FluidModel` joins a tokenizer, a text encoder, an order, the backbone and a head, and returns the training loss."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -8,14 +8,23 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from fluid_core.atomic_files import load_state
 from fluid_core.backbone.sizes import BackboneShape, backbone_shape
 from fluid_core.backbone.token_embedding import TokenEmbedding
 from fluid_core.backbone.transformer import Transformer
 from fluid_core.building import missing_members
-from fluid_core.errors import IncompatibleComponentsError, InvalidComponentError, InvalidRequestError
-from fluid_core.exchange import AttentionPattern, HeadContext, TextFeatures, TrainingView
+from fluid_core.errors import (
+    CheckpointError,
+    IncompatibleComponentsError,
+    InvalidComponentError,
+    InvalidRequestError,
+)
+from fluid_core.exchange import AttentionPattern, BatchShare, EncodedBatch, HeadContext, TextFeatures, TrainingView
 from fluid_core.keyed_random import KeyedRandom
-from fluid_core.protocols import Head, OrderPolicy, TextEncoder, Tokenizer
+from fluid_core.protocols import EncodesEmptyPrompt, Head, OrderPolicy, StoredApart, TextEncoder, Tokenizer
+from fluid_core.sampler_choice import check_confidence
+from fluid_core.text.options import UnconditionalText
+from fluid_core.text.released_encoder import ReleasedTextEncoder
 from fluid_core.text.text_aligner import AlignedText, TextAligner
 
 if TYPE_CHECKING:
@@ -32,11 +41,17 @@ class TrainingBatch:
     tokens: Shaped[Tensor, "batch length *token"]
     text: TextFeatures
     dropped: Bool[Tensor, "batch"]
-    """Images whose caption is replaced by the state for no text, which is what guidance needs at sampling."""
+    """Images whose caption is replaced by what stands for no text, which is what guidance needs at sampling."""
 
     view: TrainingView
     random: KeyedRandom
     """One row per image."""
+
+    num_tokens_in_all: int | None = None
+    """Tokens predicted in the shares of all processes together; None if there is one process."""
+
+    empty_prompt: TextFeatures | None = None
+    """What `FluidModel.empty_prompt` gives: states that stand for no text, in models without a learned state for it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -48,19 +63,25 @@ class BatchLoss:
     parts: dict[str, Float[Tensor, ""]]
     """Summed parts of the loss, detached, for logging."""
 
+    num_tokens_in_all: int | None = None
+    """Tokens predicted by all processes together; None if there is one process."""
+
     @property
     def mean(self) -> Float[Tensor, ""]:
-        """Mean loss per predicted token."""
-        return self.total / self.num_tokens
+        """Mean loss per predicted token; of several processes, each one's part of the mean over all of them."""
+        return self.total / (self.num_tokens if self.num_tokens_in_all is None else self.num_tokens_in_all)
 
 
 class FluidModel(nn.Module):
     """An autoregressive text-to-image model put together from parts.
 
     `head` is a head module, or a function from `HeadContext` to one where the head needs to know the width or shares
-    the token embedding. `backbone` is a `BackboneShape` or the name of one. Tokenizer and frozen text encoder are not
-    trained. Raises `InvalidComponentError` for a part that lacks something its protocol asks for, and
-    `IncompatibleComponentsError` for a head and a tokenizer of different token spaces.
+    the token embedding. `backbone` is a `BackboneShape` or the name of one. `unconditional` says what stands for no
+    text: a `learned` state, or the text encoder's states of the `empty-prompt`. Tokenizer and frozen text encoder are
+    not trained. Raises `InvalidComponentError` for a part that lacks something its protocol asks for, and
+    `IncompatibleComponentsError` for a head and a tokenizer of different token spaces, for an order that needs to know
+    how sure the head is where the head can not tell, and for a text encoder that has no states for the empty prompt
+    where they are wanted.
     """
 
     config: "FluidConfig | None" = None
@@ -77,6 +98,7 @@ class FluidModel(nn.Module):
         order: OrderPolicy,
         head: Head | HeadBuilder,
         backbone: BackboneShape | str = "mini",
+        unconditional: UnconditionalText = "learned",
     ) -> None:
         super().__init__()
         shape = backbone_shape(backbone) if isinstance(backbone, str) else backbone
@@ -86,7 +108,13 @@ class FluidModel(nn.Module):
         self.tokenizer = tokenizer
         self.text_encoder = text_encoder
         self.order = order
-        self.aligner = TextAligner(text_encoder.width, shape)
+        if unconditional == "empty-prompt" and not isinstance(text_encoder, EncodesEmptyPrompt):
+            raise IncompatibleComponentsError(
+                f"The text encoder {type(text_encoder).__name__} has no states for an empty prompt: it lacks the "
+                "method 'encode_empty'. Set unconditional = 'learned', or choose another text encoder."
+            )
+        self.aligner = TextAligner(text_encoder.width, shape, unconditional)
+        self._empty_prompt: TextFeatures | None = None
         self.token_embedding = TokenEmbedding(space, shape.width, order.attention, order.trained_permutations)
         self.transformer = Transformer(shape)
         if not isinstance(head, nn.Module) and callable(head):
@@ -99,6 +127,7 @@ class FluidModel(nn.Module):
                 f"The tokenizer produces {space}, but the head predicts {head.token_space}. "
                 "Build the head for the tokenizer's token_space."
             )
+        check_confidence(order, head)  # type: ignore[arg-type]
         self.tokenizer.requires_grad_(False)  # type: ignore[attr-defined]
         if text_encoder.frozen:
             self.text_encoder.requires_grad_(False)  # type: ignore[attr-defined]
@@ -135,28 +164,59 @@ class FluidModel(nn.Module):
         text_drop_probability: float = 0.1,
     ) -> TrainingBatch:
         """Tokenise images in [-1, 1] and draw all the randomness of a step from `generator` (on the CPU)."""
+        encoded = self.encode(images, captions)
+        return self.prepare_encoded(encoded, generator=generator, text_drop_probability=text_drop_probability)
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"], captions: Sequence[str]) -> EncodedBatch:
+        """What does not change from epoch to epoch: images in [-1, 1] as the tokenizer stores them, and captions.
+
+        Captions are encoded too if the text encoder is frozen.
+        """
         if len(captions) != len(images):
             raise InvalidRequestError(
                 f"Expected one caption per image, found {len(images)} images and {len(captions)} captions."
             )
-        batch_size = len(images)
-        random = KeyedRandom.from_generator(generator, batch_size, self.device)
-        tokens = self.tokens(images.to(self.device), random=random.child(0))
-        dropped = torch.rand(batch_size, generator=generator) < text_drop_probability
+        with torch.no_grad():
+            precomputed = self.tokenizer.precompute(images.to(self.device))
+        text = self.encode_text(captions) if self.text_encoder.frozen else None
+        return EncodedBatch(precomputed=precomputed, captions=tuple(captions), text=text)
+
+    def prepare_encoded(
+        self,
+        encoded: EncodedBatch,
+        *,
+        generator: torch.Generator,
+        text_drop_probability: float = 0.1,
+        share: BatchShare | None = None,
+    ) -> TrainingBatch:
+        """Draw all the randomness of a step from `generator` (on the CPU).
+
+        With `share`, `encoded` is this process's part of a batch, and `generator` is the same in all processes.
+        """
+        num_images = len(encoded.captions)
+        share = share or BatchShare(first=0, count=num_images, total=num_images)
+        random = KeyedRandom.from_generator(generator, share.total, self.device).rows(share.rows)
+        with torch.no_grad():
+            precomputed = {name: tensor.to(self.device) for name, tensor in encoded.precomputed.items()}
+            tokens = self.tokenizer.tokens(precomputed, random=random.child(0))
+        dropped = torch.rand(share.total, generator=generator) < text_drop_probability
         view = self.order.training_view(
-            batch_size, self.tokenizer.token_space.grid, generator=generator, device=self.device
+            share.total, self.tokenizer.token_space.grid, generator=generator, device=self.device
         )
+        text = encoded.text or self.encode_text(encoded.captions)
         return TrainingBatch(
             tokens=tokens,
-            text=self.encode_text(captions),
-            dropped=dropped.to(self.device),
-            view=view,
+            text=TextFeatures(states=text.states.to(self.device), mask=text.mask.to(self.device)),
+            dropped=dropped[share.rows].to(self.device),
+            view=view.share(share.rows),
             random=random.child(1),
+            num_tokens_in_all=view.num_predicted if share.count < share.total else None,
+            empty_prompt=self.empty_prompt(),
         )
 
     def forward(self, batch: TrainingBatch) -> BatchLoss:
         """Loss summed over the tokens the order predicts; nothing is computed for the others in the head."""
-        aligned = self.aligner(batch.text, batch.dropped)
+        aligned = self.aligner(batch.text, batch.dropped, batch.empty_prompt)
         text = self.transformer.text(aligned.states, aligned.mask)
         tokens, view = batch.tokens, batch.view
         keys = batch.random.children(torch.arange(tokens.shape[1], device=tokens.device).expand(len(tokens), -1))
@@ -172,7 +232,9 @@ class FluidModel(nn.Module):
             hidden = self.transformer(rows, text, causal=False).flatten(0, 1)[chosen]
         loss = self.head.loss(hidden, tokens.flatten(0, 1)[chosen], random=keys.rows(chosen))  # type: ignore[operator]
         parts = {name: part.detach().sum() for name, part in loss.parts.items()}
-        return BatchLoss(total=loss.total.sum(), num_tokens=len(chosen), parts=parts)
+        return BatchLoss(
+            total=loss.total.sum(), num_tokens=len(chosen), parts=parts, num_tokens_in_all=batch.num_tokens_in_all
+        )
 
     def loss(
         self,
@@ -206,14 +268,61 @@ class FluidModel(nn.Module):
         aligned: AlignedText = self.aligner(self.encode_text(prompts))
         return aligned
 
+    def empty_prompt(self) -> TextFeatures | None:
+        """States of the empty prompt where they stand for no text; None for a model with a learned state.
+
+        A frozen encoder computes them once.
+        """
+        if self.aligner.no_text is not None:
+            return None
+        encoder = self.text_encoder
+        assert isinstance(encoder, EncodesEmptyPrompt)
+        if not self.text_encoder.frozen:
+            return encoder.encode_empty()
+        if self._empty_prompt is None:
+            self._empty_prompt = encoder.encode_empty()
+        states, mask = self._empty_prompt.states, self._empty_prompt.mask
+        return TextFeatures(states=states.to(self.device), mask=mask.to(self.device))
+
+    def unconditional_text(self, batch_size: int) -> AlignedText:
+        """What stands for no text, as the backbone sees it."""
+        return self.aligner.unconditional(batch_size, self.empty_prompt())
+
+    def release_text_encoder(self) -> None:
+        """Let the text encoder go, and with it its memory: from here on the model takes encoded prompts alone."""
+        if isinstance(self.text_encoder, ReleasedTextEncoder):
+            return
+        with torch.no_grad():
+            empty_prompt = self.empty_prompt()
+        self.text_encoder = ReleasedTextEncoder(self.text_encoder, empty_prompt)
+
     def saved_state(self) -> dict[str, Tensor]:
-        """The weights a saved model holds: all of them but those of a frozen text encoder, which is named instead."""
-        left_out = "text_encoder." if self.text_encoder.frozen else None
-        return {
-            name: tensor
-            for name, tensor in self.state_dict().items()
-            if left_out is None or not name.startswith(left_out)
-        }
+        """The weights a saved model holds: all of them but those of a frozen text encoder, which is named instead, and
+        those of a tokenizer that has a folder of its own for them.
+
+        Raises `CheckpointError` if a text encoder that trains with the model was let go.
+        """
+        if isinstance(self.text_encoder, ReleasedTextEncoder) and not self.text_encoder.frozen:
+            raise CheckpointError(
+                "The text encoder of this model was let go, and its weights belong to the model: there is nothing "
+                "whole to save. Save the model first, or load it anew."
+            )
+        left_out = [f"tokenizer.{name}." for name in modules_stored_apart(self.tokenizer)]
+        if self.text_encoder.frozen:
+            left_out.append("text_encoder.")
+        return {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(tuple(left_out))}
+
+    def load_saved_state(self, state: Mapping[str, Tensor], *, source: str) -> None:
+        """Take over the weights of a `saved_state`; `source` names it in messages.
+
+        Raises `CheckpointMismatchError`, before any weight changes, for those of another model.
+        """
+        load_state(self, state, source=source, expected=self.saved_state())
+
+
+def modules_stored_apart(tokenizer: object) -> tuple[str, ...]:
+    """Names of the submodules of a tokenizer whose weights have a folder of their own."""
+    return tokenizer.stored_modules if isinstance(tokenizer, StoredApart) else ()
 
 
 def check_component(part: object, protocol: type, *, needs_module: bool) -> None:

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from fluid_core.errors import InvalidRequestError, PromptError
-from fluid_core.exchange import SamplerBackend
+from fluid_core.exchange import SamplerBackend, TextFeatures
 from fluid_core.generation import GenerationProgress, GenerationSettings, check_order, generate
+from fluid_core.given_text import GivenText
 from fluid_core.guidance import GuidanceKind, GuidanceSchedule
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
@@ -69,15 +70,18 @@ class FluidPipeline:
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
         negative_prompt: str | Sequence[str] | None = None,
+        prompt_embeds: TextFeatures | None = None,
+        negative_prompt_embeds: TextFeatures | None = None,
         num_inference_steps: int | None = None,
         num_head_steps: int | None = None,
         head_backend: str | SamplerBackend = SamplerBackend.AUTO,
         head_options: Mapping[str, Any] | None = None,
         guidance_scale: float = 1.0,
         guidance_schedule: GuidanceKind = "constant",
+        guidance_interval: tuple[float, float] | None = None,
         temperature: float = 1.0,
         num_images_per_prompt: int = 1,
         seed: int | Sequence[int] | None = None,
@@ -88,20 +92,32 @@ class FluidPipeline:
     ) -> PipelineOutput:
         """Images for each prompt, `num_images_per_prompt` in a row.
 
+        In place of prompts come `prompt_embeds`, and of negative prompts `negative_prompt_embeds`: what
+        `encode_prompts` made of them, with the same result.
+
         Randomness: `seed` is one integer, from which every image gets a seed of its own by its place in the result, or
         a list with one seed per image; `generator` (one or a list) draws them instead; with neither they differ from
-        call to call and are reported in `seeds`. `guidance_scale` 1 means no guidance.
+        call to call and are reported in `seeds`. `guidance_scale` 1 means no guidance; `guidance_schedule` and
+        `guidance_interval` say where in the course of an image it acts (`GuidanceSchedule`).
 
         `head_backend` is `auto` (a fused sampler of the head where there is one), `reference` or `fused`; what ran is
         reported. `head_options` replace, for this call, options the head was built with: those it names in
         `sampling_options`, such as `{"top_k": 50}` of a softmax head.
 
-        Raises `PromptError` for an empty or overlong prompt, `InvalidRequestError` for settings that have no meaning,
-        and `IncompatibleComponentsError` for an `order` the model was not trained for.
+        Raises `PromptError` for an empty prompt, an overlong one if the text encoder refuses those, and a prompt after
+        `release_text_encoder`; `InvalidRequestError` for settings that have no meaning,
+        and `IncompatibleComponentsError` for an `order` that the model was not trained for or the head does not fit.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise PromptError("Expected at least one prompt, found an empty list.")
+        wanted = GivenText.of(prompt, prompt_embeds, name="prompt", width=self.model.text_encoder.width)
+        unwanted = GivenText.of(
+            negative_prompt,
+            negative_prompt_embeds,
+            name="negative_prompt",
+            width=self.model.text_encoder.width,
+            num_prompts=None if wanted is None else wanted.num_prompts,
+        )
+        if wanted is None:
+            raise PromptError("Expected a prompt, or prompt_embeds, found neither.")
         if num_images_per_prompt < 1:
             raise InvalidRequestError(f"Expected num_images_per_prompt of 1 or more, found {num_images_per_prompt}.")
         if output_type not in ("pil", "np", "pt", "tokens"):
@@ -112,18 +128,19 @@ class FluidPipeline:
             head_backend=head_backend,
             head_options=head_options or {},
             temperature=temperature,
-            guidance=GuidanceSchedule(scale=guidance_scale, kind=guidance_schedule),
+            guidance=GuidanceSchedule(scale=guidance_scale, kind=guidance_schedule, interval=guidance_interval),
         )
-        seeds = _seeds(len(prompts) * num_images_per_prompt, seed, generator)
+        seeds = _seeds(wanted.num_prompts * num_images_per_prompt, seed, generator)
         check_order(self.model, order or self.model.order)
         with torch.no_grad():
             # Before the text, which may take seconds to encode: what the head refuses is refused at once.
-            sampler = build_sampler(self.model.head, settings.sampler_settings)  # type: ignore[arg-type]
-            text = _repeated(self.model.align_text(prompts), num_images_per_prompt)
-            negative = None
-            if negative_prompt is not None and settings.guidance.active:
-                negatives = _negatives(negative_prompt, len(prompts))
-                negative = _repeated(self.model.align_text(negatives), len(seeds) // len(negatives))
+            sampler = build_sampler(
+                self.model.head,  # type: ignore[arg-type]
+                settings.sampler_settings,
+                order=order or self.model.order,
+            )
+            text = self._aligned(wanted, len(seeds))
+            negative = self._aligned(unwanted, len(seeds)) if unwanted and settings.guidance.active else None
             tokens = generate(
                 self.model,
                 text,
@@ -138,6 +155,34 @@ class FluidPipeline:
         return PipelineOutput(
             images=_as(images, output_type), tokens=tokens, seeds=tuple(seeds), head_backend=sampler.backend
         )
+
+    def _aligned(self, given: GivenText, count: int) -> AlignedText:
+        """Text as the backbone sees it, each row repeated in place for `count` images: it is encoded once."""
+        features = given.features(self.model)
+        aligned: AlignedText = self.model.aligner(features)
+        times = count // given.num_prompts
+        return AlignedText(
+            states=aligned.states.repeat_interleave(times, 0), mask=aligned.mask.repeat_interleave(times, 0)
+        )
+
+    def encode_prompts(self, prompts: str | Sequence[str]) -> TextFeatures:
+        """The text encoder's states of prompts, to hand to a call as `prompt_embeds` or `negative_prompt_embeds`.
+
+        Raises `PromptError` for an empty prompt, or one that the encoder refuses.
+        """
+        with torch.no_grad():
+            return self.model.encode_text([prompts] if isinstance(prompts, str) else list(prompts))
+
+    def release_text_encoder(self) -> "FluidPipeline":
+        """Let the text encoder go where memory is short: it is needed no more once all prompts are encoded.
+
+        From then on calls take `prompt_embeds` alone, and refuse prompts with a `PromptError`. A model whose text
+        encoder was frozen can still be saved, since a saved model only names it.
+        """
+        self.model.release_text_encoder()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self
 
     def decode(self, tokens: Shaped[Tensor, "images length *token"]) -> Float[Tensor, "images 3 height width"]:
         """Images in [0, 1] of tokens."""
@@ -199,19 +244,6 @@ def _seeds(
 
 def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-
-
-def _negatives(negative: str | Sequence[str], num_prompts: int) -> list[str]:
-    if isinstance(negative, str):
-        return [negative]
-    if len(negative) != num_prompts:
-        raise PromptError(f"Expected one negative prompt or one per prompt ({num_prompts}), found {len(negative)}.")
-    return list(negative)
-
-
-def _repeated(text: AlignedText, times: int) -> AlignedText:
-    """Each row `times` in a row: a prompt is encoded once, however many images it is for."""
-    return AlignedText(states=text.states.repeat_interleave(times, 0), mask=text.mask.repeat_interleave(times, 0))
 
 
 def to_pil(images: Float[Tensor, "images 3 height width"]) -> list[Image.Image]:

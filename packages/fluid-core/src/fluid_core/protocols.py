@@ -11,6 +11,7 @@ required methods here.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor
 
 from fluid_core.exchange import (
     AttentionPattern,
+    MeasuredChannels,
+    ReconstructionLoss,
     SamplerBackend,
     SamplerSettings,
     SamplingRequest,
@@ -72,6 +75,92 @@ class LearnsFromImages(Protocol):
 
     def fit(self, images: Float[Tensor, "batch 3 height width"], *, seed: int) -> None:
         """Learn from a few thousand images in [-1, 1]; the result is part of the module's state."""
+        ...
+
+
+@runtime_checkable
+class TrainsOnImages(Protocol):
+    """Ability of a tokenizer that is itself a model to train, such as an autoencoder (`fluid tokenizer train`)."""
+
+    def reconstruction_loss(
+        self, images: Float[Tensor, "batch 3 height width"], *, generator: torch.Generator
+    ) -> ReconstructionLoss:
+        """Encode and decode images in [-1, 1], with gradients. `generator` lives on the CPU."""
+        ...
+
+    def after_step(self, *, generator: torch.Generator) -> dict[str, float]:
+        """Called after each update of the weights: upkeep such as reviving unused codes, and figures to log."""
+        ...
+
+
+@runtime_checkable
+class StoredApart(Protocol):
+    """Ability of a tokenizer with a folder of its own for its weights, in a format that other programs read.
+
+    A saved model holds a copy of that folder instead of the weights, and the option is made to point to it.
+    """
+
+    @property
+    def folder_option(self) -> str:
+        """Name of the option that says where the folder is."""
+        ...
+
+    @property
+    def superseded_options(self) -> tuple[str, ...]:
+        """Names of further options that say where its files are, which mean nothing for a copy in one folder."""
+        ...
+
+    @property
+    def stored_modules(self) -> tuple[str, ...]:
+        """Names of the submodules whose weights are in that folder; none for a tokenizer that came from no folder.
+
+        One without such modules is saved with the model, as if it did not have this ability.
+        """
+        ...
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the folder, which exists and is empty, so that an equal tokenizer can be built from it."""
+        ...
+
+
+@runtime_checkable
+class MeasuresLatents(Protocol):
+    """Ability of a tokenizer that keeps statistics of each token channel in a file (`fluid tokenizer measure`)."""
+
+    @property
+    def statistics_file(self) -> Path | None:
+        """The file from which its statistics are read, whether it exists or not; None if it has no place of its own."""
+        ...
+
+    @property
+    def own_scale(self) -> float | None:
+        """The factor its own configuration scales latents by; None if it has none, or one for each channel."""
+        ...
+
+    def unnormalized_tokens(
+        self, precomputed: Mapping[str, Tensor], *, random: KeyedRandom
+    ) -> Float[Tensor, "batch length channels"]:
+        """What `tokens` returns, before the statistics are applied; `own_scale` is."""
+        ...
+
+    def adopt_statistics(self, measured: MeasuredChannels) -> None:
+        """Use these statistics from now on. Raises `CheckpointMismatchError` for another number of channels."""
+        ...
+
+    def save_statistics(self, file: Path) -> None:
+        """Write the statistics in use, whole or not at all. Raises `OutputError` if that is impossible."""
+        ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """Ability of a tokenizer or text encoder to say which it is: caches and statistics are refused by any other."""
+
+    def identity(self) -> str:
+        """A hash, in hexadecimal, of the configuration and the weights that what it computes depends on.
+
+        Statistics that `tokens` applies are no part of it, so that measuring anew keeps a cache valid.
+        """
         ...
 
 
@@ -137,6 +226,30 @@ class ReportsBackend(Protocol):
 
 
 @runtime_checkable
+class ConfidentSampler(Sampler, Protocol):
+    """Ability of a sampler that can tell how sure it is of each token it draws."""
+
+    def with_confidence(
+        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
+    ) -> tuple[Shaped[Tensor, "tokens *token"], Float[Tensor, "tokens"]]:
+        """The tokens that a call draws from the same numbers, and a finite number for each: the larger, the surer.
+
+        Where the head has it, the log-probability of the token. It is that of the guided distribution at temperature
+        1, so that it says something at temperature 0 as well.
+        """
+        ...
+
+
+@runtime_checkable
+class ConfidentHead(Protocol):
+    """Ability of a head that can tell how sure it is of the tokens it draws (MaskGIT, arXiv 2202.04200)."""
+
+    def confident_sampler(self, settings: SamplerSettings) -> ConfidentSampler:
+        """As `sampler`, where confidence is asked for. Raises `InvalidRequestError` for settings it can not honour."""
+        ...
+
+
+@runtime_checkable
 class GenerationSteps(Protocol):
     """The course of one generation: the sampling loop asks what to predict, and reports what it drew."""
 
@@ -148,10 +261,21 @@ class GenerationSteps(Protocol):
         ...
 
     def accept(self, confidence: Float[Tensor, "batch positions"] | None) -> Bool[Tensor, "batch positions"]:
-        """Which of the proposed tokens to keep. Orders fixed in advance keep all and ignore `confidence`.
+        """Which of the proposed tokens to keep: the same number in every image, and at least one.
 
-        Core passes no confidence yet (always None), so an order must also decide without.
+        `confidence` says how sure the head was of each (`ConfidentSampler`); it is None unless the order
+        `UsesConfidence` and the head can tell. Orders fixed in advance keep all.
         """
+        ...
+
+
+@runtime_checkable
+class AnnouncesKept(Protocol):
+    """Ability of steps that keep only some of what they propose, and know how many: guidance schedules go by it."""
+
+    @property
+    def num_kept(self) -> int:
+        """How many of the tokens just proposed `accept` will keep in each image."""
         ...
 
 
@@ -161,7 +285,7 @@ class OrderPolicy(Protocol):
 
     attention: AttentionPattern
     trained_permutations: TrainedPermutations
-    """Saved with the model and compared when it is asked to sample in another order."""
+    """What a model that trains with this order can be asked at sampling: for any order, or for this one alone."""
 
     def training_view(
         self, batch_size: int, grid: Grid, *, generator: torch.Generator, device: torch.device
@@ -181,6 +305,17 @@ class OrderPolicy(Protocol):
 
 
 @runtime_checkable
+class UsesConfidence(Protocol):
+    """Ability of an order whose steps decide by how sure the head is of each token.
+
+    Its `accept` is told wherever the head is a `ConfidentHead`; other orders are never told, which costs nothing.
+    """
+
+    needs_confidence: bool
+    """True if it can not decide without: it is refused with other heads. False if it then decides in another way."""
+
+
+@runtime_checkable
 class TextEncoder(Protocol):
     """Prompts to text states (paper, section 3: a frozen T5, followed by the trainable aligner of core)."""
 
@@ -192,5 +327,43 @@ class TextEncoder(Protocol):
     """True if the weights come from elsewhere and never train: a saved model names them, and holds no copy."""
 
     def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """States of each prompt, padded to the longest. Raises `PromptError` for an empty or overlong prompt."""
+        """States of each prompt, padded to the longest.
+
+        Raises `PromptError` for an empty prompt. A prompt of more than `max_length` tokens is refused in the same way,
+        or cut with a warning that says what was lost: never silently.
+        """
+        ...
+
+
+@runtime_checkable
+class EncodesEmptyPrompt(Protocol):
+    """Ability of a text encoder that has states for a prompt without words, to stand for "no text"."""
+
+    def encode_empty(self) -> TextFeatures:
+        """States of the empty prompt: a batch of one row."""
+        ...
+
+
+@runtime_checkable
+class FeatureNetwork(Protocol):
+    """A fixed network that describes pictures: for Frechet distances and for perceptual losses.
+
+    Like other parts it is also a `torch.nn.Module`, whose weights are frozen and which stays in evaluation mode.
+    """
+
+    name: str
+    """Which network and which weights, in words that stand beside every figure measured with it."""
+
+    width: int
+    """Length of a feature vector."""
+
+    def features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
+        """One vector for each image with values in [-1, 1], of any size from 32 pixels."""
+        ...
+
+    def maps(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[Float[Tensor, "batch _ _ _"], ...]:
+        """Activations of several layers from fine to coarse, with gradients towards the images.
+
+        Raises `InvalidRequestError` for a network that has none to show.
+        """
         ...

@@ -2,9 +2,23 @@
 
 import attrs
 
-from fluid_core.errors import InvalidComponentError, InvalidRequestError, did_you_mean, listing
+from fluid_core.errors import (
+    IncompatibleComponentsError,
+    InvalidComponentError,
+    InvalidRequestError,
+    did_you_mean,
+    listing,
+)
 from fluid_core.exchange import SamplerBackend, SamplerSettings
-from fluid_core.protocols import AdjustableSampling, Head, ReportsBackend, Sampler
+from fluid_core.protocols import (
+    AdjustableSampling,
+    ConfidentHead,
+    Head,
+    OrderPolicy,
+    ReportsBackend,
+    Sampler,
+    UsesConfidence,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -15,15 +29,16 @@ class ChosenSampler:
     backend: SamplerBackend
 
 
-def build_sampler(head: Head, settings: SamplerSettings) -> ChosenSampler:
-    """The head's sampler for `settings`.
+def build_sampler(head: Head, settings: SamplerSettings, *, order: OrderPolicy | None = None) -> ChosenSampler:
+    """The head's sampler for `settings`: one that tells its confidence where `order` uses it and the head can.
 
     Raises `InvalidRequestError` for options that the head does not name as adjustable, for settings that the head
     refuses, and where `fused` is asked for and the head has no fused sampler. Raises `InvalidComponentError` for a
     sampler that reports a backend other than the two, or another than was asked for.
     """
     _check_options(head, settings)
-    sampler = head.sampler(settings)
+    confident = _confident_head(head, order)
+    sampler = head.sampler(settings) if confident is None else confident.confident_sampler(settings)
     backend = _backend_of(sampler, head)
     if settings.backend is SamplerBackend.FUSED and backend is not SamplerBackend.FUSED:
         raise InvalidRequestError(
@@ -36,6 +51,20 @@ def build_sampler(head: Head, settings: SamplerSettings) -> ChosenSampler:
             "Report this to the authors of the head."
         )
     return ChosenSampler(sampler=sampler, backend=backend)
+
+
+def check_confidence(order: OrderPolicy, head: Head) -> None:
+    """Raise `IncompatibleComponentsError` for an order that needs to know how sure a head is which can not tell."""
+    if isinstance(order, UsesConfidence) and order.needs_confidence and not isinstance(head, ConfidentHead):
+        raise IncompatibleComponentsError(
+            f"The order {type(order).__name__} needs a head that can tell how sure it is of each token, and "
+            f"{type(head).__name__} can not: choose another order, or a head such as a softmax over ids."
+        )
+
+
+def _confident_head(head: object, order: object) -> ConfidentHead | None:
+    """The head, if it can tell how sure it is and the order uses that."""
+    return head if isinstance(order, UsesConfidence) and isinstance(head, ConfidentHead) else None
 
 
 def _check_options(head: Head, settings: SamplerSettings) -> None:

@@ -1,4 +1,8 @@
-"""A model as a folder: `model_index.json` names its components and settings, `model.safetensors` holds its weights."""
+"""A model as a folder: `model_index.json` names its components and settings, `model.safetensors` holds its weights.
+
+A tokenizer with a format of its own for its weights, such as an autoencoder of diffusers, is in the folder
+`tokenizer/` in that format, and the index names it relative to itself: the whole folder can be moved.
+"""
 
 import json
 from pathlib import Path
@@ -19,10 +23,12 @@ from fluid_core.atomic_files import (
 from fluid_core.catalog import ComponentCatalog, installed_components
 from fluid_core.configuration import ComponentChoice, SavedConfig, config_to_json, read_saved_config
 from fluid_core.errors import CheckpointError, UnknownComponentError
-from fluid_core.model import FluidModel
+from fluid_core.model import FluidModel, modules_stored_apart
+from fluid_core.protocols import StoredApart
 
 INDEX_FILE = "model_index.json"
 WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FOLDER = "tokenizer"
 
 
 def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
@@ -41,6 +47,10 @@ def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
     folder = folder.expanduser().resolve()
     _check_replaceable(folder)
     with new_folder(folder) as new:
+        tokenizer: object = model.tokenizer
+        if isinstance(tokenizer, StoredApart) and modules_stored_apart(tokenizer):
+            (new / TOKENIZER_FOLDER).mkdir()
+            tokenizer.save_pretrained(new / TOKENIZER_FOLDER)
         write_json(new / INDEX_FILE, _index(model, weights))
         write_safetensors(new / WEIGHTS_FILE, model.saved_state())
 
@@ -51,7 +61,10 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise CheckpointError(f"Expected a folder to save the model in, found the file {folder}. Choose another name.")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (INDEX_FILE, WEIGHTS_FILE))
+    ours = [INDEX_FILE, WEIGHTS_FILE]
+    if (folder / INDEX_FILE).is_file():
+        ours.append(TOKENIZER_FOLDER)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise CheckpointError(
@@ -64,8 +77,30 @@ def _index(model: FluidModel, weights: str) -> dict[str, Any]:
     """Settings, which weights, and the distribution that provides each component."""
     assert model.config is not None
     config = attrs.evolve(model.config, text_encoder=_found_from_anywhere(model.config.text_encoder))
+    index: dict[str, Any] = {"_class_name": "FluidPipeline", "weights": weights}
+    tokenizer: object = model.tokenizer
+    if isinstance(tokenizer, StoredApart) and modules_stored_apart(tokenizer):
+        config = attrs.evolve(config, tokenizer=_stored_here(config.tokenizer, tokenizer))
+        index["tokenizer_folder_option"] = tokenizer.folder_option
     saved = json.loads(config_to_json(config, catalog=model.catalog or installed_components()))
-    return {"_class_name": "FluidPipeline", "weights": weights, **saved}
+    return {**index, **saved}
+
+
+def _stored_here(choice: ComponentChoice, tokenizer: StoredApart) -> ComponentChoice:
+    """The choice with its folder named relative to the index, which `_found_from` undoes."""
+    options = {name: value for name, value in choice.options.items() if name not in tokenizer.superseded_options}
+    return attrs.evolve(choice, options={**options, tokenizer.folder_option: TOKENIZER_FOLDER})
+
+
+def _found_from(folder: Path, choice: ComponentChoice, option: str) -> ComponentChoice:
+    """The choice with its folder where it is now. Raises `CheckpointError` if it is not there."""
+    path = folder.expanduser().resolve() / TOKENIZER_FOLDER
+    if not path.is_dir():
+        raise CheckpointError(
+            f"Expected the tokenizer of the saved model in {path}, found no such folder. Copy the model's folder with "
+            "everything in it."
+        )
+    return attrs.evolve(choice, options={**choice.options, option: str(path)})
 
 
 def _found_from_anywhere(encoder: ComponentChoice) -> ComponentChoice:
@@ -93,13 +128,17 @@ def load_model(folder: Path, catalog: ComponentCatalog | None = None) -> tuple[F
     if not isinstance(index, dict) or index.pop("_class_name", None) != "FluidPipeline" or "weights" not in index:
         raise CheckpointError(f"{folder / INDEX_FILE} is not the index of a saved Fluid model.")
     weights = str(index.pop("weights"))
+    option = index.pop("tokenizer_folder_option", None)
     saved = read_saved_config(json.dumps(index), source=f"model index {folder / INDEX_FILE}")
+    config = saved.config
+    if isinstance(option, str):
+        config = attrs.evolve(config, tokenizer=_found_from(folder, config.tokenizer, option))
     state = read_safetensors(folder / WEIGHTS_FILE)
     catalog = catalog or installed_components()
     _check_installed(saved, catalog, folder)
     # Building draws fresh weights, which are replaced at once.
     with torch.random.fork_rng(devices=[]):
-        model = build_model(saved.config, catalog)
+        model = build_model(config, catalog)
     load_state(model, state, source=str(folder / WEIGHTS_FILE), expected=model.saved_state())
     return model, weights
 

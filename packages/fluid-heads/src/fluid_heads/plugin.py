@@ -43,6 +43,7 @@ def fluid_register_heads() -> tuple[HeadComponent, ...]:
             options=SoftmaxOptions,
             build=_build_softmax,
             predicts="discrete",
+            tells_confidence=True,
         ),
         HeadComponent(
             name="diffusion",

@@ -1,6 +1,8 @@
-"""Checks of the mask of unknown positions that a generation starts from."""
+"""The mask of unknown positions that a generation starts from: checked, and put in order."""
 
-from jaxtyping import Bool
+import math
+
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from fluid_core.errors import InvalidRequestError
@@ -25,3 +27,11 @@ def count_unknown(unknown: Bool[Tensor, "batch length"], grid: Grid) -> int:
             "Generate images with different numbers of unknown positions in separate batches."
         )
     return int(counts[0])
+
+
+def unknown_by_rank(
+    unknown: Bool[Tensor, "batch length"], ranks: Shaped[Tensor, "#batch length"], num_unknown: int
+) -> Int[Tensor, "batch unknown"]:
+    """The unknown positions of each image, from the lowest rank to the highest; equal ranks in raster order."""
+    ranks = ranks.to(unknown.device).expand_as(unknown).float()
+    return ranks.masked_fill(~unknown, math.inf).argsort(dim=1, stable=True)[:, :num_unknown]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluid_core.errors import InvalidRequestError
+from fluid_core.channel_moments import ChannelMoments
 from fluid_tokenizers.single_precision_buffers import SinglePrecisionBuffers
 
 RELATIVE_STD_FLOOR = 0.01
@@ -32,6 +32,11 @@ class LatentStatistics(SinglePrecisionBuffers):
         self.register_buffer("measured_marker", torch.zeros((), dtype=torch.bool))
 
     @property
+    def num_channels(self) -> int:
+        """Number of channels."""
+        return int(self.mean.shape[0])
+
+    @property
     def measured(self) -> bool:
         """True once `measure` was called or measured statistics were loaded."""
         return bool(self.measured_marker)
@@ -44,17 +49,22 @@ class LatentStatistics(SinglePrecisionBuffers):
         of the channels, and 1 where none of them varies: dividing by its own deviation would blow up rounding
         noise. Raises `InvalidRequestError` for no vectors, or for values that are not finite.
         """
-        if vectors.shape[0] == 0 or not bool(torch.isfinite(vectors).all()):
-            raise InvalidRequestError(
-                "Expected at least one vector of finite values to measure latent statistics on, found "
-                f"{vectors.shape[0]} vectors with {int((~torch.isfinite(vectors)).sum())} values that are "
-                "NaN or infinite. Check the images and the tokenizer's weights."
-            )
-        variance, mean = torch.var_mean(vectors.double(), dim=0, correction=0)
-        typical = variance.mean().sqrt()
+        moments = ChannelMoments(self.num_channels)
+        moments.add(vectors)
+        self.adopt(moments.mean, moments.variance.sqrt())
+
+    @torch.no_grad()
+    def adopt(self, mean: Float[Tensor, "channels"], std: Float[Tensor, "channels"]) -> None:
+        """Replace the statistics by these, with the same floor for channels that (almost) never vary."""
+        typical = std.double().square().mean().sqrt()
         floor = torch.where(typical > 0, RELATIVE_STD_FLOOR * typical, 1.0)
+        self.restore(mean, torch.maximum(std.double(), floor))
+
+    @torch.no_grad()
+    def restore(self, mean: Float[Tensor, "channels"], std: Float[Tensor, "channels"]) -> None:
+        """Replace the statistics by these exactly, as they were saved."""
         self.mean.copy_(mean)
-        self.std.copy_(torch.maximum(variance.sqrt(), floor))
+        self.std.copy_(std)
         self.measured_marker.fill_(True)
 
     def normalize(self, vectors: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:

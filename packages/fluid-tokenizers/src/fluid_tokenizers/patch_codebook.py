@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import attrs
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fluid_core.errors import InvalidRequestError
+from fluid_core.identity import identity_of
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import DiscreteTokens, Grid, TokenSpace
 from fluid_tokenizers.codebook_fitting import fit_codebook
@@ -100,6 +102,11 @@ class PatchCodebook(SinglePrecisionBuffers):
         self.token_space.validate(tokens)
         patches = self.codebook[tokens]
         return from_patches(patches, self.token_space.grid, self.options.patch_size).clamp(-1, 1)
+
+    def identity(self) -> str:
+        """Hash of options and codewords. Raises `InvalidRequestError` before `fit`."""
+        codebook = self._fitted_codebook()
+        return identity_of({"class": "PatchCodebook", **attrs.asdict(self.options)}, {"codebook": codebook})
 
     def _fitted_codebook(self) -> Float[Tensor, "codewords channels"]:
         """The codewords in use, without the spare ones."""

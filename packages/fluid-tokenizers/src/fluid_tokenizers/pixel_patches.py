@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import attrs
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluid_core.identity import identity_of
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens, Grid, TokenSpace
 from fluid_tokenizers.image_checks import check_images
@@ -65,3 +67,7 @@ class PixelPatches(nn.Module):
         """Images in [-1, 1]; values a model drew outside are clamped."""
         patches = self.statistics.denormalize(tokens)
         return from_patches(patches, self.token_space.grid, self.options.patch_size).clamp(-1, 1)
+
+    def identity(self) -> str:
+        """Hash of the options: the statistics are applied after what `precompute` returns."""
+        return identity_of({"class": "PixelPatches", **attrs.asdict(self.options)}, {})

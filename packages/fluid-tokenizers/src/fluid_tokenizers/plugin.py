@@ -1,14 +1,22 @@
 """What this package offers to the catalog. The modules with torch load when a component is built."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluid_core.components import TokenizerComponent
 from fluid_core.hookspecs import hookimpl
-from fluid_tokenizers.options import PatchCodebookOptions, PixelPatchesOptions
+from fluid_tokenizers.options import (
+    KLAutoencoderOptions,
+    PatchCodebookOptions,
+    PixelPatchesOptions,
+    VQAutoencoderOptions,
+)
 
 if TYPE_CHECKING:
+    from fluid_tokenizers.kl_autoencoder import KLAutoencoder
     from fluid_tokenizers.patch_codebook import PatchCodebook
     from fluid_tokenizers.pixel_patches import PixelPatches
+    from fluid_tokenizers.vq_autoencoder import VQAutoencoder
 
 
 def _build_pixel_patches(options: PixelPatchesOptions) -> "PixelPatches":
@@ -23,9 +31,33 @@ def _build_patch_codebook(options: PatchCodebookOptions) -> "PatchCodebook":
     return PatchCodebook(options)
 
 
+def _build_kl_autoencoder(options: KLAutoencoderOptions) -> "KLAutoencoder":
+    from fluid_tokenizers.kl_autoencoder import KLAutoencoder
+
+    return KLAutoencoder(options)
+
+
+def _build_vq_autoencoder(options: VQAutoencoderOptions) -> "VQAutoencoder":
+    from fluid_tokenizers.vq_autoencoder import VQAutoencoder
+
+    return VQAutoencoder(options)
+
+
+def _example_kl_options(folder: Path) -> KLAutoencoderOptions:
+    from fluid_tokenizers.autoencoder_examples import example_kl_options
+
+    return example_kl_options(folder)
+
+
+def _example_vq_options(folder: Path) -> VQAutoencoderOptions:
+    from fluid_tokenizers.autoencoder_examples import example_vq_options
+
+    return example_vq_options(folder)
+
+
 @hookimpl
 def fluid_register_tokenizers() -> tuple[TokenizerComponent, ...]:
-    """Tokenizers without pretrained weights: the same patches with and without quantisation."""
+    """Patches of pixels with and without quantisation, and autoencoders from diffusers with and without a codebook."""
     return (
         TokenizerComponent(
             name="pixel-patches",
@@ -39,6 +71,22 @@ def fluid_register_tokenizers() -> tuple[TokenizerComponent, ...]:
             summary="Patches of pixels as ids of a codebook fitted on the data by k-means",
             options=PatchCodebookOptions,
             build=_build_patch_codebook,
+            produces="discrete",
+        ),
+        TokenizerComponent(
+            name="kl-autoencoder",
+            summary="Latents of a diffusers AutoencoderKL, AutoencoderTiny or AutoencoderDC as continuous tokens",
+            options=KLAutoencoderOptions,
+            build=_build_kl_autoencoder,
+            example=_example_kl_options,
+            produces="continuous",
+        ),
+        TokenizerComponent(
+            name="vq-autoencoder",
+            summary="Codewords of a diffusers VQModel (VQGAN) as ids",
+            options=VQAutoencoderOptions,
+            build=_build_vq_autoencoder,
+            example=_example_vq_options,
             produces="discrete",
         ),
     )

@@ -13,7 +13,8 @@ from fluid_core.discovery import DISABLED_PLUGINS_VARIABLE
 
 def components(
     kind: Annotated[
-        str | None, typer.Option(help="List one kind only: tokenizer, head, order, text-encoder or dataset.")
+        str | None,
+        typer.Option(help="List one kind only: tokenizer, head, order, text-encoder, dataset or feature-network."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:

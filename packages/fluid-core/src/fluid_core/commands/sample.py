@@ -12,6 +12,8 @@ class ScheduleName(StrEnum):
 
     CONSTANT = "constant"
     LINEAR = "linear"
+    COSINE = "cosine"
+    INTERVAL = "interval"
 
 
 class BackendName(StrEnum):
@@ -43,8 +45,17 @@ def sample(
     ] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
     guidance_schedule: Annotated[
-        ScheduleName, typer.Option(help="The same scale at every step, or one that grows from 1.")
+        ScheduleName,
+        typer.Option(help="The same scale at every step, one that grows from 1, or guidance between two moments only."),
     ] = ScheduleName.CONSTANT,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="FROM TO",
+            help="Shares of the picture, such as 0.2 0.8, between which guidance acts; for the schedule 'interval'.",
+            show_default=False,
+        ),
+    ] = None,
     temperature: Annotated[
         float,
         typer.Option(
@@ -65,14 +76,18 @@ def sample(
     head_options = named_values(head_option or [])
     pipeline = FluidPipeline.from_pretrained(_model_folder(model))
     check_writable(out)
+    embeds = pipeline.encode_prompts(prompts)
+    # A pretrained encoder may be larger than the model: all prompts are read, so its memory is free for drawing.
+    pipeline.release_text_encoder()
     result = pipeline(
-        prompts,
+        prompt_embeds=embeds,
         num_inference_steps=steps,
         num_head_steps=head_steps,
         head_backend=head_backend.value,
         head_options=head_options,
         guidance_scale=guidance,
         guidance_schedule=guidance_schedule.value,
+        guidance_interval=guidance_interval,
         temperature=temperature,
         num_images_per_prompt=images_per_prompt,
         seed=seed,

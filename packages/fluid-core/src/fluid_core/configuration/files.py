@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fluid_core.configuration.overrides import apply_overrides
-from fluid_core.configuration.sections import FluidConfig
+from fluid_core.configuration.sections import ComponentChoice, FluidConfig
 from fluid_core.configuration.structuring import structure
+from fluid_core.configuration.tokenizer_run import TokenizerRunConfig
 from fluid_core.errors import ConfigurationError, did_you_mean
 
 
@@ -20,6 +21,30 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FluidConfig:
     path = Path(path)
     data = apply_overrides(_read_toml(path), overrides)
     return structure(data, FluidConfig, subject=f"configuration {path}")
+
+
+def load_tokenizer_run(path: Path | str, overrides: Sequence[str] = ()) -> TokenizerRunConfig:
+    """The configuration of a tokenizer's training in a TOML file, with `overrides` applied.
+
+    Raises `ConfigurationError` as `load_config` does.
+    """
+    path = Path(path)
+    data = apply_overrides(_read_toml(path), overrides)
+    return structure(data, TokenizerRunConfig, subject=f"configuration of a tokenizer's training {path}")
+
+
+def load_tokenizer_choice(path: Path | str) -> ComponentChoice:
+    """The section [tokenizer] of a TOML file; other sections are left alone.
+
+    Raises `ConfigurationError` for a file that is missing or is not TOML, and for a section that is missing or wrong.
+    """
+    path = Path(path)
+    data = _read_toml(path)
+    if not isinstance(data.get("tokenizer"), dict):
+        raise ConfigurationError(
+            f"Expected a section [tokenizer] with a name in {path}, found {', '.join(data) or 'an empty file'}."
+        )
+    return structure(data["tokenizer"], ComponentChoice, root="$.tokenizer", subject=f"configuration {path}")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

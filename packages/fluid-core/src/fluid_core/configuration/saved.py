@@ -3,14 +3,17 @@
 import importlib.metadata
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from fluid_core.catalog import ComponentCatalog
 from fluid_core.configuration.sections import FluidConfig
 from fluid_core.configuration.structuring import describe, structure, unstructure
+from fluid_core.configuration.tokenizer_run import TokenizerRunConfig
 from fluid_core.errors import ConfigurationError
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 """Version of the layout written below; a reader refuses versions above its own."""
@@ -31,8 +34,19 @@ class SavedConfig:
     config: FluidConfig
 
 
-def config_to_json(config: FluidConfig, *, catalog: ComponentCatalog | None = None) -> str:
-    """The text of a JSON file that `config_from_json` reads back to an equal configuration.
+@attrs.frozen(kw_only=True)
+class SavedTokenizerRun:
+    """The configuration of a tokenizer's training as it was saved; fields as those of `SavedConfig`."""
+
+    format_version: int
+    packages: dict[str, str]
+    provided_by: dict[str, str] = attrs.field(factory=dict)
+    config: TokenizerRunConfig
+
+
+def config_to_json(config: FluidConfig | TokenizerRunConfig, *, catalog: ComponentCatalog | None = None) -> str:
+    """The text of a JSON file that `config_from_json`, or `tokenizer_run_from_json`, reads back to an equal
+    configuration.
 
     With a `catalog` it also names the distribution that provides each component, for people who miss one
     later.
@@ -40,11 +54,15 @@ def config_to_json(config: FluidConfig, *, catalog: ComponentCatalog | None = No
     provided_by = (
         {field: catalog.find(kind, choice.name).origin for field, kind, choice in config.choices()} if catalog else {}
     )
-    saved = SavedConfig(
-        format_version=FORMAT_VERSION,
-        packages={name: importlib.metadata.version(name) for name in ("fluid-core", "torch")},
-        provided_by=provided_by,
-        config=config,
+    origin: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "packages": {name: importlib.metadata.version(name) for name in ("fluid-core", "torch")},
+        "provided_by": provided_by,
+    }
+    saved = (
+        SavedConfig(**origin, config=config)
+        if isinstance(config, FluidConfig)
+        else SavedTokenizerRun(**origin, config=config)
     )
     return json.dumps(unstructure(saved), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -54,12 +72,21 @@ def config_from_json(text: str, *, source: str = "saved configuration") -> Fluid
     return read_saved_config(text, source=source).config
 
 
+def tokenizer_run_from_json(text: str, *, source: str = "saved configuration") -> TokenizerRunConfig:
+    """The configuration of a tokenizer's training in a text that `config_to_json` made; see `read_saved_config`."""
+    return _read(text, SavedTokenizerRun, source).config
+
+
 def read_saved_config(text: str, *, source: str = "saved configuration") -> SavedConfig:
     """Everything in a text that `config_to_json` made; `source` names it in messages.
 
     Raises `ConfigurationError` if it is not JSON, was written by a newer version, or has an unknown key or a
     wrong value.
     """
+    return _read(text, SavedConfig, source)
+
+
+def _read(text: str, cls: type[T], source: str) -> T:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -80,7 +107,7 @@ def read_saved_config(text: str, *, source: str = "saved configuration") -> Save
             f"{importlib.metadata.version('fluid-core')}, which reads formats up to {FORMAT_VERSION}. "
             f"Upgrade with: pip install --upgrade fluid-core."
         )
-    return structure(data, SavedConfig, subject=source)
+    return structure(data, cls, subject=source)
 
 
 def _writer(data: Mapping[str, Any]) -> str:

@@ -5,10 +5,9 @@
       animals/0001.png
 
 Every line of `metadata.jsonl` is a JSON object that names a picture, relative to the folder, and its caption. The
-caption may be a list of texts: each becomes an item of its own. Pictures of any size and mode are taken.
+caption may be a list of texts, of which every epoch draws one. Pictures of any size and mode are taken.
 """
 
-import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
@@ -19,8 +18,14 @@ from PIL import Image
 
 from fluid_core.atomic_files import write_bytes
 from fluid_core.data.captioned_images import CaptionedImage
+from fluid_core.data.captioned_picture import (
+    caption_texts,
+    captioned_picture,
+    item_draw,
+    validation_options,
+    validation_rank,
+)
 from fluid_core.data.options import ImageFolderOptions
-from fluid_core.data.picture_file import read_picture
 from fluid_core.errors import ConfigurationError, DataError
 from fluid_core.exchange import DatasetContext
 
@@ -33,73 +38,73 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 @attrs.frozen(kw_only=True)
 class CaptionedFile:
-    """One line of the metadata: a picture, relative to the folder, and its captions (at least one)."""
+    """One line of the metadata: a picture, relative to the folder, and what stands in its caption columns."""
 
     file_name: str
-    captions: tuple[str, ...]
-
-
-@attrs.frozen(kw_only=True)
-class _Item:
-    file_name: str
-    caption: str
-    mirrored: bool
+    captions: dict[str, Any]
 
 
 class ImageFolderDataset:
-    """Captioned pictures from a folder, cropped and resized. A `CaptionedImages`.
+    """Captioned pictures from a folder, cropped and resized. A `CaptionedImages` with `EpochVariants`.
 
     A picture belongs to one split for good: it is chosen by a hash of its file name, so adding pictures moves no
-    other (if the hash leaves a split empty, the one picture nearest to it is moved over). All captions of a picture
-    and its mirrored copy stay in the same split.
+    other (if the hash leaves a split empty, the one picture nearest to it is moved over). A picture's mirrored copy
+    stays in the same split. What is drawn for item `i` follows from `seed`, the epoch and `i`.
 
     Raises `DataError` for everything wrong with the folder, with the first few problems by line, and
     `ConfigurationError` if the split asked for is unknown, or is a validation split of no pictures.
     """
 
-    def __init__(self, options: ImageFolderOptions, image_size: tuple[int, int], split: str) -> None:
+    def __init__(self, options: ImageFolderOptions, image_size: tuple[int, int], split: str, *, seed: int = 0) -> None:
         if split not in ("train", "validation"):
             raise ConfigurationError(f"A folder of pictures has the splits 'train' and 'validation', found '{split}'.")
-        self.options = options
+        self.options = options if split == "train" else validation_options(options)
         self.image_size = image_size
         self.split = split
+        self.seed = seed
         self.folder = Path(options.path).expanduser()
-        files = read_metadata(self.folder, options.caption_column)
-        chosen = _files_of_split(files, split, options.validation_fraction, self.folder)
-        copies = (False, True) if options.horizontal_flip and split == "train" else (False,)
-        self._items = [
-            _Item(file_name=file.file_name, caption=caption, mirrored=mirrored)
-            for mirrored in copies
-            for file in chosen
-            for caption in file.captions
-        ]
+        files = read_metadata(self.folder, tuple(options.caption_shares))
+        self._files = _files_of_split(files, split, options.validation_fraction, self.folder)
+        self._num_copies = 2 if self.options.horizontal_flip else 1
+        several = any(len(caption_texts(value)) > 1 for file in self._files for value in file.captions.values())
+        self.varies: bool = split == "train" and (options.varies or several)
+        """Whether crops or captions are drawn anew in every epoch."""
 
     def __len__(self) -> int:
-        """Number of items: one for each caption, twice that if mirrored copies are wanted."""
-        return len(self._items)
+        """Number of items: one for each picture, twice that if mirrored copies are wanted."""
+        return self._num_copies * len(self._files)
 
     def __getitem__(self, index: int) -> CaptionedImage:
-        """Item `index`, with values in [-1, 1].
+        """Item `index` as it looks in the first epoch, with values in [-1, 1].
 
-        Raises `IndexError` outside 0 ... len - 1, and `UnreadableImageError` for a damaged picture.
+        Raises `IndexError` outside 0 ... len - 1, and `SkippedItemError` for a picture that is damaged, too small or
+        too large, or has no caption.
         """
-        if not 0 <= index < len(self._items):
-            raise IndexError(f"The {self.split} split has the items 0 to {len(self._items) - 1}, asked for {index}.")
-        item = self._items[index]
-        image = read_picture(
-            self.folder / item.file_name,
-            self.image_size,
-            center_crop=self.options.center_crop,
-            mirrored=item.mirrored,
+        return self.variant(index, epoch=0)
+
+    def variant(self, index: int, *, epoch: int) -> CaptionedImage:
+        """Item `index` as it looks in `epoch`. Raises as `dataset[index]` does."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"The {self.split} split has the items 0 to {len(self) - 1}, asked for {index}.")
+        copy, number = divmod(index, len(self._files))
+        path = self.folder / self._files[number].file_name
+        return captioned_picture(
+            path,
+            self._files[number].captions,
+            name=str(path),
+            options=self.options,
+            image_size=self.image_size,
+            draw=item_draw(self.seed, epoch if self.split == "train" else 0, str(index)),
+            mirrored=copy == 1,
         )
-        return CaptionedImage(image=image, caption=item.caption)
 
 
-def read_metadata(folder: Path, caption_column: str) -> tuple[CaptionedFile, ...]:
+def read_metadata(folder: Path, caption_columns: tuple[str, ...]) -> tuple[CaptionedFile, ...]:
     """Read and check `metadata.jsonl` in `folder`; that the pictures exist is checked, not that they can be read.
 
-    Raises `DataError` if the folder or file is missing or empty, or, with line numbers, if lines are no JSON
-    objects, lack a column, have an empty caption, name a missing picture, or one outside the folder.
+    Raises `DataError` if the folder or file is missing or empty, or no line has a caption, or, with line numbers, if
+    lines are no JSON objects, name no picture, a missing one, or one outside the folder. A line without a caption
+    among others that have one is no error here: that picture can not be used when its turn comes.
     """
     path = _metadata_path(folder)
     files: list[CaptionedFile] = []
@@ -115,7 +120,7 @@ def read_metadata(folder: Path, caption_column: str) -> tuple[CaptionedFile, ...
         if not line.strip():
             continue
         try:
-            files.append(_captioned_file(line, folder, caption_column))
+            files.append(_captioned_file(line, folder, caption_columns))
         except _BadLineError as error:
             problems.append(f"line {number}: {error}")
     if problems:
@@ -125,7 +130,18 @@ def read_metadata(folder: Path, caption_column: str) -> tuple[CaptionedFile, ...
         raise DataError(f"Found {len(problems)} bad line(s) in {path}:\n{shown}{more}")
     if not files:
         raise DataError(f"Expected captions in {path}, found an empty file. Write one JSON object per picture.")
+    if not any(caption_texts(value) for file in files for value in file.captions.values()):
+        raise DataError(_no_captions(path, files, caption_columns, text))
     return tuple(files)
+
+
+def _no_captions(path: Path, files: list[CaptionedFile], caption_columns: tuple[str, ...], text: str) -> str:
+    wanted = " or ".join(f"'{column}'" for column in caption_columns)
+    if any(file.captions for file in files):
+        return f"Expected captions in the column {wanted} of {path}, found no text in any of its {len(files)} lines."
+    first = json.loads(next(line for line in text.split("\n") if line.strip()))
+    columns = ", ".join(sorted(map(str, first)))
+    return f"Expected a column {wanted} in {path}, found {columns}. Set the option 'caption_column' or 'captions'."
 
 
 class _BadLineError(Exception):
@@ -150,19 +166,18 @@ def _metadata_path(folder: Path) -> Path:
     raise DataError(f"Expected a file {METADATA_FILE} in {folder}, found none. {advice}")
 
 
-def _captioned_file(line: str, folder: Path, caption_column: str) -> CaptionedFile:
+def _captioned_file(line: str, folder: Path, caption_columns: tuple[str, ...]) -> CaptionedFile:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise _BadLineError(f"not valid JSON ({error})") from error
     if not isinstance(row, dict):
         raise _BadLineError(f"expected a JSON object, found {type(row).__name__}")
-    for column, advice in ((_FILE_COLUMN, ""), (caption_column, "; set the option 'caption_column'")):
-        if column not in row:
-            columns = ", ".join(sorted(map(str, row))) or "none"
-            raise _BadLineError(f"expected a column '{column}', found {columns}{advice}")
-    file_name = _file_name(row[_FILE_COLUMN], folder)
-    return CaptionedFile(file_name=file_name, captions=_captions(row[caption_column], file_name))
+    if _FILE_COLUMN not in row:
+        columns = ", ".join(sorted(map(str, row))) or "none"
+        raise _BadLineError(f"expected a column '{_FILE_COLUMN}', found {columns}")
+    captions = {column: row[column] for column in caption_columns if column in row}
+    return CaptionedFile(file_name=_file_name(row[_FILE_COLUMN], folder), captions=captions)
 
 
 def _file_name(value: Any, folder: Path) -> str:
@@ -182,20 +197,6 @@ def _file_name(value: Any, folder: Path) -> str:
     return str(name)
 
 
-def _captions(value: Any, file_name: str) -> tuple[str, ...]:
-    captions = tuple(value) if isinstance(value, list) else (value,)
-    if not captions:
-        raise _BadLineError(f"the list of captions of '{file_name}' is empty")
-    for caption in captions:
-        if not isinstance(caption, str):
-            raise _BadLineError(f"the caption of '{file_name}' must be a text, found {caption!r}")
-        if not caption.strip():
-            raise _BadLineError(f"the caption of '{file_name}' is empty")
-        if not caption.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in caption):
-            raise _BadLineError(f"the caption of '{file_name}' holds half a character: {caption!a}")
-    return captions
-
-
 def _files_of_split(
     files: tuple[CaptionedFile, ...], split: str, validation_fraction: float, folder: Path
 ) -> list[CaptionedFile]:
@@ -203,7 +204,7 @@ def _files_of_split(
         raise ConfigurationError(
             f"A validation split of {folder} was asked for, but validation_fraction is 0. Set it above 0."
         )
-    ranks = {file.file_name: _rank(file.file_name) for file in files}
+    ranks = {file.file_name: validation_rank(file.file_name) for file in files}
     validation = {name for name, rank in ranks.items() if rank < validation_fraction}
     if len(ranks) == 1:
         if split == "validation":
@@ -216,14 +217,9 @@ def _files_of_split(
     return [file for file in files if (file.file_name in validation) == (split == "validation")]
 
 
-def _rank(file_name: str) -> float:
-    """A number from 0 to 1 that depends on the name alone, on every machine."""
-    return int.from_bytes(hashlib.sha256(file_name.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2.0**64
-
-
 def build_image_folder(options: ImageFolderOptions, context: DatasetContext) -> ImageFolderDataset:
     """Build the data set for a run. Raises as `ImageFolderDataset` does."""
-    return ImageFolderDataset(options, context.image_size, context.split)
+    return ImageFolderDataset(options, context.image_size, context.split, seed=context.seed)
 
 
 def example_image_folder_options(folder: Path) -> ImageFolderOptions:

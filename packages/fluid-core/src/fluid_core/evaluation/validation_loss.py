@@ -4,15 +4,17 @@ from collections.abc import Sequence
 
 import torch
 
-from fluid_core.data.batches import stack
+from fluid_core.data.batches import stack_items
 from fluid_core.data.captioned_images import CaptionedImage
+from fluid_core.data.encoded_images import EncodedImage
 from fluid_core.errors import InvalidRequestError
+from fluid_core.exchange import EncodedBatch
 from fluid_core.model import FluidModel
 
 
 @torch.no_grad()
 def validation_loss(
-    model: FluidModel, items: Sequence[CaptionedImage], *, batch_size: int = 64, seed: int = 0
+    model: FluidModel, items: Sequence[CaptionedImage | EncodedImage], *, batch_size: int = 64, seed: int = 0
 ) -> dict[str, float]:
     """Mean loss per predicted token over `items`, as `loss` and each of its parts.
 
@@ -32,9 +34,10 @@ def validation_loss(
     num_tokens = 0
     try:
         for first in range(0, len(items), batch_size):
-            batch = stack(items[first : first + batch_size])
+            batch = stack_items(items[first : first + batch_size])
+            encoded = batch if isinstance(batch, EncodedBatch) else model.encode(batch.images, batch.captions)
             generator = torch.Generator().manual_seed((seed * 1_000_003 + first) % 2**63)
-            loss = model.loss(batch.images, batch.captions, generator=generator, text_drop_probability=0.0)
+            loss = model(model.prepare_encoded(encoded, generator=generator, text_drop_probability=0.0))
             num_tokens += loss.num_tokens
             for name, value in {"loss": loss.total, **loss.parts}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)

@@ -28,6 +28,8 @@ except ModuleNotFoundError as missing:
 
 if TYPE_CHECKING:
     from fluid_core.testing.dataset_suite import DatasetSuite
+    from fluid_core.testing.encoded_dataset_suite import EncodedDatasetSuite
+    from fluid_core.testing.feature_network_suite import FeatureNetworkSuite
     from fluid_core.testing.head_suite import HeadSuite
     from fluid_core.testing.order_suite import OrderSuite
     from fluid_core.testing.plugin_fixture import install_plugin
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DatasetSuite": "fluid_core.testing.dataset_suite",
+    "EncodedDatasetSuite": "fluid_core.testing.encoded_dataset_suite",
+    "FeatureNetworkSuite": "fluid_core.testing.feature_network_suite",
     "HeadSuite": "fluid_core.testing.head_suite",
     "OrderSuite": "fluid_core.testing.order_suite",
     "TextEncoderSuite": "fluid_core.testing.text_encoder_suite",
@@ -45,6 +49,8 @@ _HOMES = {
 
 __all__ = [
     "DatasetSuite",
+    "EncodedDatasetSuite",
+    "FeatureNetworkSuite",
     "HeadSuite",
     "OrderSuite",
     "TextEncoderSuite",
@@ -59,8 +65,11 @@ pytest.register_assert_rewrite(
         for module in (
             "conformance_suite",
             "dataset_suite",
+            "encoded_dataset_suite",
+            "feature_network_suite",
             "global_random_state",
             "head_case",
+            "head_confidence_tests",
             "head_loss_tests",
             "head_sampler_tests",
             "head_settings_tests",

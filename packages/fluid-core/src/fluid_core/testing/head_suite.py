@@ -1,11 +1,12 @@
 """The suite for heads."""
 
+from fluid_core.testing.head_confidence_tests import HeadConfidenceTests
 from fluid_core.testing.head_loss_tests import HeadLossTests
 from fluid_core.testing.head_sampler_tests import HeadSamplerTests
 from fluid_core.testing.head_settings_tests import HeadSettingsTests
 
 
-class HeadSuite(HeadLossTests, HeadSamplerTests, HeadSettingsTests):
+class HeadSuite(HeadLossTests, HeadSamplerTests, HeadSettingsTests, HeadConfidenceTests):
     """Tests that every head must pass.
 
     For a head that is installed, its name is enough:

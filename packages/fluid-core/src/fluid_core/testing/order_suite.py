@@ -8,12 +8,22 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from fluid_core.components import OrderComponent
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import AttentionPattern, TrainedPermutations, TrainingView
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import check_component
-from fluid_core.protocols import OrderPolicy
+from fluid_core.protocols import AnnouncesKept, OrderPolicy, UsesConfidence
 from fluid_core.testing.conformance_suite import ConformanceSuite
+from fluid_core.testing.example_confidence import (
+    Confidence,
+    equally_sure,
+    far_apart,
+    sure_at_random,
+    sure_of_early_positions,
+    sure_of_late_positions,
+    tell_nothing,
+)
 from fluid_core.testing.global_random_state import without_global_random_numbers
 from fluid_core.token_space import Grid
 
@@ -46,8 +56,8 @@ class OrderSuite(ConformanceSuite):
             def order(self):
                 return MyOrder()
 
-    `grids` are the arrangements of tokens it is tried on. Orders whose `accept` keeps only some of the tokens are
-    given random confidences.
+    `grids` are the arrangements of tokens it is tried on. Orders with the ability `UsesConfidence` are told
+    confidences, random ones unless a test says otherwise; others are told none, as in a generation.
     """
 
     kind = "order"
@@ -191,18 +201,60 @@ class OrderSuite(ConformanceSuite):
                 alone = self._follow(order, unknown[row : row + 1], grid, keys=keys[row : row + 1]).kept
                 assert [step[0].tolist() for step in alone] == [step[row].tolist() for step in together]
 
-    def test_generation_does_without_confidence(self) -> None:
-        """`accept(None)` works, or raises `InvalidRequestError`: many heads can not tell how sure they are.
+    def test_the_need_for_confidence_is_declared(self) -> None:
+        """`accept(None)` works, or raises `InvalidRequestError` for an order that says `needs_confidence = True`: many
+        heads can not tell how sure they are. The declaration of an installed order says the same.
 
-        If this fails: an order that keeps all ignores the argument; an adaptive one says what kind of head it needs.
+        If this fails: an order that keeps all ignores the argument; an adaptive one says whether it can do without, as
+        an attribute (`UsesConfidence`) and in its `OrderComponent`.
         """
         order, grid = self.order(), Grid(height=4, width=4)
         unknown = torch.ones(_BATCH, grid.length, dtype=torch.bool)
-        try:
-            course = self._follow(order, unknown, grid, with_confidence=False)
-        except InvalidRequestError:
+        needs = isinstance(order, UsesConfidence) and order.needs_confidence
+        if self.component:
+            declared = self.installed.component
+            assert isinstance(declared, OrderComponent)
+            assert declared.needs_confidence is needs, "needs_confidence of the declaration is not true"
+        if needs:
+            with pytest.raises(InvalidRequestError):
+                self._follow(order, unknown, grid, confidence=tell_nothing)
             return
+        course = self._follow(order, unknown, grid, confidence=tell_nothing)
         assert sum(step.shape[1] for step in course.kept) == grid.length
+
+    def test_confidence_decides(self) -> None:
+        """An order with the ability `UsesConfidence` takes another course when the head is sure of other tokens, and
+        keeps as many tokens at each step.
+
+        If this fails: an order that ignores what it is told leaves `needs_confidence` out; how many tokens a step keeps
+        is decided before, or images of a batch would part.
+        """
+        order, grid = self.order(), Grid(height=4, width=4)
+        if not isinstance(order, UsesConfidence):
+            pytest.skip("this order does not use confidence")
+        for unknown in self._masks(order, grid):
+            courses = [
+                self._follow(order, unknown, grid, confidence=tell).kept
+                for tell in (sure_of_early_positions, sure_of_late_positions)
+            ]
+            assert [step.shape for step in courses[0]] == [step.shape for step in courses[1]]
+            assert not torch.equal(torch.cat(courses[0], dim=1), torch.cat(courses[1], dim=1))
+
+    def test_any_confidence_will_do(self) -> None:
+        """Tokens of which the head is equally sure, and log-probabilities that are far apart, fill the image as well.
+
+        If this fails: keep a number of tokens, not those above a threshold or a median, and sort instead of computing
+        exponentials.
+        """
+        order = self.order()
+        if not isinstance(order, UsesConfidence):
+            pytest.skip("this order does not use confidence")
+        for grid in self._grids():
+            for unknown in self._masks(order, grid):
+                for tell in (equally_sure, far_apart):
+                    course = self._follow(order, unknown, grid, confidence=tell)
+                    filled = torch.cat(course.kept, dim=1).sort(dim=1).values
+                    assert torch.equal(filled, unknown.nonzero()[:, 1].view(_BATCH, -1)), grid
 
     def test_fixed_orders_generate_in_the_trained_order(self) -> None:
         """A causal model over one FIXED permutation is asked for tokens in the order it was trained on.
@@ -251,9 +303,12 @@ class OrderSuite(ConformanceSuite):
         *,
         num_steps: int | None = None,
         keys: Tensor | None = None,
-        with_confidence: bool = True,
+        confidence: Confidence | None = None,
     ) -> Course:
-        """Drive a generation to its end, as core's loop does, and check every step on the way."""
+        """Drive a generation to its end, as core's loop does, and check every step on the way.
+
+        Where the order uses confidence, it is told what `confidence` says, by default random numbers.
+        """
         keys = torch.arange(len(unknown)) if keys is None else keys
         random, before = KeyedRandom(keys), unknown.clone()
         steps = order.generation(unknown, grid, num_steps=num_steps, random=random.child(0))
@@ -267,13 +322,17 @@ class OrderSuite(ConformanceSuite):
             assert positions.shape[1] > 0, f"empty step: {where}"
             assert all(len(set(row)) == len(row) for row in positions.tolist()), f"repeated position: {where}"
             assert bool(left.gather(1, positions).all()), f"a known position was proposed: {where}"
-            confidence = random.child(1 + len(kept)).uniform((grid.length,)).gather(1, positions)
-            keep = steps.accept(confidence if with_confidence else None)
+            announced = steps.num_kept if isinstance(steps, AnnouncesKept) else None
+            told = None
+            if isinstance(order, UsesConfidence):
+                told = (confidence or sure_at_random)(positions, random.child(1 + len(kept)), grid)
+            keep = steps.accept(told)
             assert keep.dtype == torch.bool, where
             assert keep.shape == positions.shape, where
             counts = set(keep.sum(dim=1).tolist())
             assert len(counts) == 1, f"images keep different numbers of tokens, {counts}: {where}"
             assert counts != {0}, f"nothing was kept: {where}"
+            assert announced in (None, *counts), f"num_kept said {announced}, and {counts} were kept: {where}"
             adaptive = adaptive or not bool(keep.all())
             kept.append(positions[keep].view(len(unknown), -1))
             left.scatter_(1, kept[-1], False)

@@ -1,5 +1,8 @@
 """The suite for text encoders."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -8,7 +11,7 @@ from torch import Tensor
 
 from fluid_core.errors import PromptError
 from fluid_core.model import check_component
-from fluid_core.protocols import TextEncoder
+from fluid_core.protocols import EncodesEmptyPrompt, TextEncoder
 from fluid_core.testing.conformance_suite import ConformanceSuite
 from fluid_core.testing.example_tokens import assert_same_tokens
 from fluid_core.testing.global_random_state import seeded, without_global_random_numbers
@@ -121,16 +124,38 @@ class TextEncoderSuite(ConformanceSuite):
             with pytest.raises(PromptError):
                 encoder.encode(prompts)
 
-    def test_overlong_prompts_are_refused(self) -> None:
-        """A prompt of more than `max_length` tokens raises `PromptError`, rather than lose its end silently.
+    def test_overlong_prompts_are_never_cut_silently(self) -> None:
+        """A prompt of more than `max_length` tokens raises `PromptError`, or is cut with a warning in the log.
 
-        If this fails: compare the number of tokens with `max_length`. Cutting is an option that people ask for.
+        If this fails: compare the number of tokens with `max_length`; where an encoder cuts, let it say with
+        `logging.getLogger(__name__).warning` what was lost.
         """
         encoder = self._encoder()
         overlong = "cat dog " * encoder.max_length
         for prompts in ((overlong,), ("a cat", overlong)):
-            with pytest.raises(PromptError):
-                encoder.encode(prompts)
+            with _logged_warnings() as warnings:
+                try:
+                    features = encoder.encode(prompts)
+                except PromptError:
+                    continue
+            assert features.states.shape[1] <= encoder.max_length
+            assert warnings, "the prompt was cut silently"
+
+    def test_states_of_the_empty_prompt(self) -> None:
+        """An encoder with the method `encode_empty` gives one row of finite states that are real, the same every time.
+
+        If this fails: return the states of the marks around an empty text, or leave the method out.
+        """
+        encoder = self._encoder()
+        if not _encodes_empty_prompt(encoder):
+            pytest.skip("this encoder has no states for an empty prompt")
+        features = encoder.encode_empty()
+        assert tuple(features.states.shape) == (1, features.mask.shape[1], encoder.width)
+        assert features.mask.dtype == torch.bool
+        assert bool(features.mask.all())
+        assert bool(torch.isfinite(features.states).all())
+        assert features.states.requires_grad is (not encoder.frozen)
+        assert_same_tokens(encoder.encode_empty().states, features.states)
 
     def test_gradients_flow_unless_frozen(self) -> None:
         """States of a frozen encoder carry no gradient; those of another reach at least one parameter of it.
@@ -167,3 +192,20 @@ class TextEncoderSuite(ConformanceSuite):
         """The states of each prompt, without padding."""
         features = encoder.encode(prompts)
         return [states[mask].detach() for states, mask in zip(features.states, features.mask, strict=True)]
+
+
+def _encodes_empty_prompt(encoder: object) -> bool:
+    return isinstance(encoder, EncodesEmptyPrompt)
+
+
+@contextmanager
+def _logged_warnings() -> Iterator[list[logging.LogRecord]]:
+    """The warnings, and worse, that any logger is given meanwhile."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append  # type: ignore[assignment, method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield records
+    finally:
+        logging.getLogger().removeHandler(handler)

@@ -57,7 +57,14 @@ class ByteEncoder(nn.Module):
         Raises `PromptError` for an empty prompt, and for one of more than `max_length - 2` bytes unless the
         options say to truncate; a cut falls between characters.
         """
-        ids, mask = self._ids(check_prompts(prompts))
+        return self._encoded(*self._ids(check_prompts(prompts)))
+
+    def encode_empty(self) -> TextFeatures:
+        """States of the empty prompt, one row: those of the two marks alone."""
+        ids = torch.tensor([[_START, _END]], device=self.byte_embedding.weight.device)
+        return self._encoded(ids, torch.ones_like(ids, dtype=torch.bool))
+
+    def _encoded(self, ids: Int[Tensor, "batch text"], mask: Bool[Tensor, "batch text"]) -> TextFeatures:
         states = self.byte_embedding(ids)
         if self.options.ngram_sizes:
             # One look-up for all sizes: its gradient fills the whole table.

@@ -10,6 +10,7 @@ from fluid_core.text.options import Overlong
 _logger = logging.getLogger(__name__)
 
 _EXCERPT_LENGTH = 60
+_CUT_LENGTH = 300
 
 
 def check_prompts(prompts: Sequence[Any]) -> list[str]:
@@ -54,8 +55,15 @@ def report_overlong(
             f"Expected {where} to have at most {limit} {unit}, found {length}: {_excerpt(prompt)!r}. Shorten "
             "it, or set overlong = 'truncate' for the text encoder to cut such prompts."
         )
-    _logger.warning("Truncated %s from %d to %d %s: %r was cut from the end.", where, length, limit, unit, cut)
+    _logger.warning(
+        "Truncated %s from %d to %d %s: %r was cut from the end.",
+        where,
+        length,
+        limit,
+        unit,
+        _excerpt(cut, _CUT_LENGTH),
+    )
 
 
-def _excerpt(text: str) -> str:
-    return text if len(text) <= _EXCERPT_LENGTH else text[: _EXCERPT_LENGTH - 3] + "..."
+def _excerpt(text: str, length: int = _EXCERPT_LENGTH) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

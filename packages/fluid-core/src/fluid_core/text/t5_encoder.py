@@ -1,84 +1,54 @@
 """T5 through transformers: the frozen text encoder of the paper (section 3)."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from fluid_core.errors import InvalidRequestError
-from fluid_core.exchange import TextFeatures
+from fluid_core.errors import CheckpointError
+from fluid_core.text.frozen_encoder import FrozenEncoder
 from fluid_core.text.options import T5EncoderOptions
-from fluid_core.text.prompts import check_prompts, place, report_overlong
-from fluid_core.text.t5_loading import load_t5
+from fluid_core.text.pretrained_loading import WantedModel, load_pretrained
 
 
-class T5Encoder(nn.Module):
-    """Frozen T5 encoder: no gradients, never in training mode, states in float32 whatever the weights' type.
+class T5Encoder(FrozenEncoder):
+    """Frozen T5 encoder: states of its last layer, one per token and one for the end mark.
 
     Raises `CheckpointError` if the model or its tokenizer can not be loaded from `options.path`.
     """
 
-    frozen = True
-
     def __init__(self, options: T5EncoderOptions) -> None:
-        super().__init__()
-        self.options = options
-        self.max_length = options.max_length
-        self.model, self._tokenizer = load_t5(options)
-        self.model.requires_grad_(False)
-        self.width = int(self.model.config.d_model)
-        self.eval()
-
-    def train(self, mode: bool = True) -> "T5Encoder":  # noqa: ARG002
-        """Stay in evaluation mode: dropout of a frozen encoder would only add noise."""
-        return super().train(False)
-
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> TextFeatures:
-        """States of T5's last layer, one per token and one for the end mark; states of padding are zero.
-
-        Raises `PromptError` for an empty prompt, and for one of more than `max_length` tokens unless the
-        options say to truncate; `InvalidRequestError` if the weights were cast to float16.
-        """
-        rows = self._token_ids(check_prompts(prompts))
-        weight = self.model.get_input_embeddings().weight
-        if weight.dtype == torch.float16:
-            raise InvalidRequestError(
-                "Expected T5 in float32 or bfloat16, found its weights cast to float16, in which it "
-                "overflows. Cast the model to torch.bfloat16 instead."
-            )
-        longest = max(len(row) for row in rows)
-        padding = self._tokenizer.pad_token_id
-        ids = torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=weight.device)
-        lengths = torch.tensor([len(row) for row in rows], device=weight.device)
-        mask = torch.arange(longest, device=weight.device) < lengths[:, None]
-        # States must be the same under a trainer's autocast, in generation and from a cache.
-        with torch.autocast(weight.device.type, enabled=False):
-            states = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return TextFeatures(states=states.float() * mask[:, :, None], mask=mask)
-
-    def _token_ids(self, prompts: list[str]) -> list[list[int]]:
-        rows: list[list[int]] = self._tokenizer(prompts, padding=False, truncation=False, verbose=False)["input_ids"]
-        return [
-            row if len(row) <= self.max_length else self._truncated(row, prompt, place(index, len(prompts)))
-            for index, (row, prompt) in enumerate(zip(rows, prompts, strict=True))
-        ]
-
-    def _truncated(self, row: list[int], prompt: str, where: str) -> list[int]:
-        """The first tokens of an overlong prompt, and the end mark that T5 saw after every text."""
-        end = [self._tokenizer.eos_token_id]
-        kept = self.max_length - len(end)
-        report_overlong(
-            prompt,
-            where,
-            length=len(row),
-            limit=self.max_length,
-            unit="tokens with the end mark",
-            overlong=self.options.overlong,
-            cut=self._tokenizer.decode(row[kept:], skip_special_tokens=True),
+        loaded = load_pretrained(
+            options, WantedModel(description="a T5 model", example="google/t5-v1_1-small", choose_class=_t5_class)
         )
-        return row[:kept] + end
+        super().__init__(
+            loaded,
+            width=int(loaded.model.config.d_model),
+            max_length=options.max_length,
+            overlong=options.overlong,
+            unit="tokens with the end mark",
+        )
+        self.options = options
+
+    def _states(
+        self, ids: Int[Tensor, "batch text_length"], mask: Bool[Tensor, "batch text_length"]
+    ) -> Float[Tensor, "batch text_length width"]:
+        states: Tensor = self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return states
+
+
+def _t5_class(config: Any, path: str) -> Any:
+    """The half of T5 that reads: loading the other would double the memory."""
+    from transformers import T5EncoderModel
+
+    if config.model_type != "t5":
+        raise CheckpointError(
+            f"Expected a T5 model at '{path}', found one of type '{config.model_type}'. Pass a T5, T5 v1.1, "
+            "FLAN-T5 or ByT5 checkpoint, or choose the text encoder 'transformers-encoder'."
+        )
+    return T5EncoderModel
 
 
 def build_t5_encoder(options: T5EncoderOptions) -> T5Encoder:

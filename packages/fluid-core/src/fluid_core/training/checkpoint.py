@@ -1,22 +1,22 @@
 """Checkpoints of a training run: everything needed to continue as if nothing had happened.
 
 `checkpoints/step-00000500/` holds the raw weights, their moving average and the optimizer's state as safetensors, and
-`state.json`. Randomness and the position in the data follow from the step alone, so the step is all that is kept of
-them.
+`state.json`. Randomness follows from the step alone, and so does the position in data with random access. Of a stream
+`state.json` keeps which shards every process has not yet delivered whole.
 """
 
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluid_core.atomic_files import (
     check_state,
-    load_state,
     new_folder,
     read_json,
     read_safetensors,
@@ -24,7 +24,6 @@ from fluid_core.atomic_files import (
     write_safetensors,
 )
 from fluid_core.errors import CheckpointError, CheckpointMismatchError
-from fluid_core.model import FluidModel
 from fluid_core.training.moving_average import MovingAverage
 
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -33,19 +32,38 @@ _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 _NAME = re.compile(r"step-(\d{8})")
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """What is trained, as far as a checkpoint is concerned: a `FluidModel`, or a tokenizer in training."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter by name."""
+        ...
+
+    def saved_state(self) -> dict[str, Tensor]:
+        """Every tensor to keep, by name."""
+        ...
+
+    def load_saved_state(self, state: Mapping[str, Tensor], *, source: str) -> None:
+        """Take over such a state, or raise `CheckpointMismatchError` before anything changes."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class Progress:
     """How far a run has come: steps taken, and seconds of training they took over all of its processes."""
 
     step: int
     seconds: float
+    data: tuple[Any, ...] = ()
+    """Where every process stands in the data, in the order of the processes; empty where the step says it."""
 
 
 def save_checkpoint(
     folder: Path,
     *,
     progress: "Progress",
-    model: FluidModel,
+    model: Trained,
     average: MovingAverage,
     optimizer: torch.optim.Optimizer,
     keep: int,
@@ -58,6 +76,8 @@ def save_checkpoint(
         write_safetensors(new / "optimizer.safetensors", _optimizer_state(model, optimizer))
         untouched = [name for name, p in _trained(model, optimizer).items() if not optimizer.state.get(p)]
         state = {"format_version": 1, "step": progress.step, "seconds": progress.seconds, "untouched": untouched}
+        if progress.data:
+            state["data"] = list(progress.data)
         write_json(new / "state.json", state)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
@@ -70,7 +90,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    path: Path, *, model: FluidModel, average: MovingAverage, optimizer: torch.optim.Optimizer
+    path: Path, *, model: Trained, average: MovingAverage, optimizer: torch.optim.Optimizer
 ) -> "Progress":
     """Restore all of a checkpoint and say how far the run had come.
 
@@ -91,10 +111,10 @@ def load_checkpoint(
     _check_optimizer_state(
         model, optimizer, moments, untouched=state["untouched"], source=str(path / "optimizer.safetensors")
     )
-    load_state(model, weights, source=str(path / "model.safetensors"), expected=model.saved_state())
+    model.load_saved_state(weights, source=str(path / "model.safetensors"))
     average.load(averages)
     _load_optimizer_state(model, optimizer, moments)
-    return Progress(step=state["step"], seconds=float(state["seconds"]))
+    return Progress(step=state["step"], seconds=float(state["seconds"]), data=tuple(state.get("data", ())))
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -106,10 +126,12 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: expected the seconds trained.")
     if not isinstance(state.get("untouched"), list):
         raise CheckpointError(f"{path} is damaged: expected the list of parameters that had no gradient yet.")
+    if not isinstance(state.get("data", []), list):
+        raise CheckpointError(f"{path} is damaged: expected a list of positions in the data.")
     return state
 
 
-def _optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _optimizer_state(model: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -117,14 +139,14 @@ def _optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer) -> dic
     return tensors
 
 
-def _trained(model: FluidModel, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _trained(model: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The parameters that the optimizer moves, by name."""
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in moved}
 
 
 def _check_optimizer_state(
-    model: FluidModel,
+    model: Trained,
     optimizer: torch.optim.Optimizer,
     tensors: dict[str, Tensor],
     *,
@@ -151,7 +173,7 @@ def _check_optimizer_state(
         )
 
 
-def _load_optimizer_state(model: FluidModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _load_optimizer_state(model: Trained, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for full_name, value in tensors.items():

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from fluid_core.configuration import TrainingConfig
+from fluid_core.configuration import TrainingCourse
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: TrainingCourse) -> torch.optim.AdamW:
     """AdamW over the trainable parameters (paper: betas 0.9 and 0.95, decay 0.02).
 
     Matrices of linear layers decay. Vectors (biases, norms, learned tokens) and tables (positions, ids) do not: pulling

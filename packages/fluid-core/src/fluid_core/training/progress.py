@@ -11,11 +11,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class TrainingProgress:
     """A bar with loss, images per second and time left; plain lines where the output is no terminal.
 
-    `line_seconds` is the time between plain lines.
+    `line_seconds` is the time between plain lines. `silent` shows nothing: of several processes, one speaks.
     """
 
-    def __init__(self, console: Console | None = None, *, line_seconds: float = 15.0) -> None:
-        self._console = console or Console(stderr=True)
+    def __init__(self, console: Console | None = None, *, line_seconds: float = 15.0, silent: bool = False) -> None:
+        self._console = console or Console(stderr=True, quiet=silent)
         self._line_seconds = line_seconds
         self._bar: Progress | None = None
         self._loss: float | None = None

@@ -5,20 +5,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from fluid_core.configuration import FluidConfig
+from fluid_core.configuration import FluidConfig, TokenizerRunConfig
 from fluid_core.configuration.structuring import unstructure
 from fluid_core.errors import CheckpointMismatchError
 
-FREE_TO_CHANGE = ("text_encoder.options.overlong", "data.options.path")
+FREE_TO_CHANGE = (
+    "text_encoder.options.overlong",
+    "data.options.path",
+    "data.options.validation_path",
+    "data.options.cache_dir",
+    "data.options.verify",
+    "data.options.max_open_shards",
+)
 """Keys of model and data that may differ on resume, because weights mean the same under either value: what happens to
-prompts that are too long, and where a data set lies (moving it is fine; that it is the same data is not checked)."""
+prompts that are too long, where a data set lies (moving it is fine; that it is the same data is not checked), and how a
+cache is checked and opened."""
 
 _MOST_SHOWN = 8
 
 
-def check_same_run(saved: FluidConfig, config: FluidConfig, folder: Path) -> None:
+RunConfig = FluidConfig | TokenizerRunConfig
+
+
+def check_same_run(saved: RunConfig, config: RunConfig, folder: Path) -> None:
     """Raise `CheckpointMismatchError`, listing the keys, if `config` changes the model or the data of the run `saved`.
 
     The sections for training and the prompts drawn meanwhile may change; so may the keys in `FREE_TO_CHANGE`.
@@ -43,9 +52,10 @@ def check_same_run(saved: FluidConfig, config: FluidConfig, folder: Path) -> Non
 _ABSENT = object()
 
 
-def _values(config: FluidConfig) -> dict[str, Any]:
+def _values(config: RunConfig) -> dict[str, Any]:
     """Every value of model and data by its key, such as `head.options.depth`."""
-    return dict(_leaves(unstructure(attrs.evolve(config, training=None, sample_prompts=())), ""))
+    plain = {key: value for key, value in unstructure(config).items() if key not in ("training", "sample_prompts")}
+    return dict(_leaves(plain, ""))
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:

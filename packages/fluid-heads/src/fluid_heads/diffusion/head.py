@@ -5,10 +5,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens
+from fluid_heads.continuous_space import continuous_space
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule
@@ -46,13 +46,7 @@ class DiffusionHead(nn.Module):
     @classmethod
     def from_context(cls, context: HeadContext, options: DiffusionOptions | None = None) -> "DiffusionHead":
         """The head for what core offers a plugin. Raises `IncompatibleComponentsError` for other tokens."""
-        space = context.token_space
-        if not isinstance(space, ContinuousTokens):
-            raise IncompatibleComponentsError(
-                f"The diffusion head predicts continuous tokens, found {space.kind} ones. "
-                "Choose a tokenizer that produces vectors, or a head for ids such as 'softmax'."
-            )
-        return cls(space, context.width, options)
+        return cls(continuous_space(context, "diffusion"), context.width, options)
 
     def reset_parameters(self) -> None:
         """Initialise all parameters anew, for example after building on the meta device."""

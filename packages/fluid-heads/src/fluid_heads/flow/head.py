@@ -3,10 +3,10 @@
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import HeadContext, SamplerSettings, TokenLoss
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens
+from fluid_heads.continuous_space import continuous_space
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.flow.options import FlowOptions
 from fluid_heads.flow.rectified_flow import SMALLEST_DIVISOR, TIMESTEPS_PER_UNIT, logit_normal_times, noisy_token
@@ -42,13 +42,7 @@ class FlowHead(nn.Module):
     @classmethod
     def from_context(cls, context: HeadContext, options: FlowOptions | None = None) -> "FlowHead":
         """The head for what core offers a plugin. Raises `IncompatibleComponentsError` for other tokens."""
-        space = context.token_space
-        if not isinstance(space, ContinuousTokens):
-            raise IncompatibleComponentsError(
-                f"The flow-matching head predicts continuous tokens, found {space.kind} ones. "
-                "Choose a tokenizer that produces vectors, or a head for ids such as 'softmax'."
-            )
-        return cls(space, context.width, options)
+        return cls(continuous_space(context, "flow-matching"), context.width, options)
 
     def reset_parameters(self) -> None:
         """Initialise all parameters anew, for example after building on the meta device."""

@@ -17,9 +17,8 @@ class NoiseStreams:
     @classmethod
     def taken_from(cls, random: KeyedRandom, *, num_draws: int) -> "NoiseStreams":
         """The next `num_draws` draws of `random`, which goes on after them as if it had made them itself."""
-        streams = cls(keys=random._keys, first_draw=random._num_draws)
-        random._num_draws += num_draws
-        return streams
+        keys, first_draw = random.hand_over(num_draws)
+        return cls(keys=keys, first_draw=first_draw)
 
 
 def num_noise_draws(num_steps: int, steps_per_draw: int) -> int:

@@ -38,6 +38,20 @@ class FusedSoftmaxSampler:
     @torch.no_grad()
     def __call__(self, condition: Float[Tensor, "tokens width"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
         """One id for every hidden vector. Raises `InvalidRequestError` for a request that does not fit."""
+        return self._draw(condition, request, confident=False)[0]
+
+    @torch.no_grad()
+    def with_confidence(
+        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
+    ) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens"]]:
+        """One id for every hidden vector, and its log-probability as `SoftmaxSampler.with_confidence` has it.
+
+        Raises `InvalidRequestError` for a request that does not fit.
+        """
+        return self._draw(condition, request, confident=True)
+
+    def _draw(self, condition: Tensor, request: SamplingRequest, *, confident: bool) -> tuple[Tensor, Tensor]:
+        """Ids, and their log-probabilities where they are asked for."""
         vocabulary_size, width = self._weight.shape
         check_request(condition, request, width=width)
         hidden = condition.float()
@@ -47,12 +61,17 @@ class FusedSoftmaxSampler:
         group_size = max(1, _NOISE_AT_A_TIME // vocabulary_size) if hidden.device.type == "cpu" else len(hidden) or 1
         groups_at_a_time = max(1, _LOGITS_AT_A_TIME // (group_size * vocabulary_size))
         noise = request.random.uniform_in_groups((vocabulary_size,), group_size) if request.temperature > 0.0 else None
-        ids = []
+        ids, confidence = [], []
         with without_autocast(hidden.device):
             for chunk in hidden.split(group_size * groups_at_a_time):  # type: ignore[no-untyped-call]
                 logits = functional.linear(chunk, self._weight, self._bias)
+                normaliser = logits.logsumexp(dim=1) if confident else None
                 if noise is not None:
                     for group in logits.split(group_size):  # type: ignore[no-untyped-call]
                         group.add_(gumbel_(next(noise)), alpha=request.temperature)
                 ids.append(logits.argmax(dim=1))
-        return torch.cat(ids)
+                if normaliser is not None:
+                    # The noise was added over the logits: those of the drawn ids are computed once more.
+                    drawn = (chunk * self._weight[ids[-1]]).sum(dim=1) + self._bias[ids[-1]]
+                    confidence.append(drawn - normaliser)
+        return torch.cat(ids), torch.cat(confidence) if confident else hidden.new_empty(0)

@@ -131,6 +131,35 @@ class SoftmaxHead(nn.Module):
         Weights must not change while it is in use. Raises `InvalidRequestError` for a number of steps other than 1,
         since an id is drawn at once, for options out of range, and if `fused` is asked for together with a limit.
         """
+        options, limited = self._checked(settings)
+        if settings.backend is SamplerBackend.REFERENCE or limited:
+            return SoftmaxSampler(self.logits, condition_width=self.condition_width, options=options)
+        if uses_kernels(self.bias.device.type):
+            # Triton is loaded only where it is used.
+            from fluid_heads.softmax.cuda_sampler import CudaSoftmaxSampler
+
+            return CudaSoftmaxSampler(self.output_weight, self.bias)
+        return FusedSoftmaxSampler(self.output_weight, self.bias)
+
+    def confident_sampler(self, settings: SamplerSettings) -> SoftmaxSampler | FusedSoftmaxSampler:
+        """A sampler that also tells the log-probability of each id it draws: the fused one where `sampler` takes it.
+
+        The CUDA kernels never hold the logits of a token together, so that on such a device it is the reference. Raises
+        `InvalidRequestError` where `sampler` does, and if `fused` is asked for there.
+        """
+        options, limited = self._checked(settings)
+        kernels = uses_kernels(self.bias.device.type)
+        if settings.backend is SamplerBackend.FUSED and kernels:
+            raise InvalidRequestError(
+                "The fused sampler of the softmax head can not tell its confidence on this device: ask for the backend "
+                "'auto' or 'reference', or for an order that does not need it."
+            )
+        if settings.backend is SamplerBackend.REFERENCE or limited or kernels:
+            return SoftmaxSampler(self.logits, condition_width=self.condition_width, options=options)
+        return FusedSoftmaxSampler(self.output_weight, self.bias)
+
+    def _checked(self, settings: SamplerSettings) -> tuple[SoftmaxOptions, bool]:
+        """The options of one generation, and whether they limit the vocabulary. Raises `InvalidRequestError`."""
         if settings.num_steps not in (None, 1):
             raise InvalidRequestError(
                 f"The softmax head draws a token in one step, found num_steps={settings.num_steps}. "
@@ -144,11 +173,4 @@ class SoftmaxHead(nn.Module):
                 f"top_k={options.top_k} and top_p={options.top_p}. Ask for the backend 'auto' or 'reference', or leave "
                 "both at None."
             )
-        if settings.backend is SamplerBackend.REFERENCE or limited:
-            return SoftmaxSampler(self.logits, condition_width=self.condition_width, options=options)
-        if uses_kernels(self.bias.device.type):
-            # Triton is loaded only where it is used.
-            from fluid_heads.softmax.cuda_sampler import CudaSoftmaxSampler
-
-            return CudaSoftmaxSampler(self.output_weight, self.bias)
-        return FusedSoftmaxSampler(self.output_weight, self.bias)
+        return options, limited

@@ -32,11 +32,30 @@ class SoftmaxSampler:
     @torch.no_grad()
     def __call__(self, condition: Float[Tensor, "tokens width"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
         """One id for every hidden vector. Raises `InvalidRequestError` for a request that does not fit."""
+        return self._draw(self._guided_logits(condition, request), request)
+
+    @torch.no_grad()
+    def with_confidence(
+        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
+    ) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens"]]:
+        """One id for every hidden vector, and its log-probability in nats.
+
+        That is its probability after guidance, among the whole vocabulary and at temperature 1. Raises
+        `InvalidRequestError` for a request that does not fit.
+        """
+        logits = self._guided_logits(condition, request)
+        ids = self._draw(logits, request)
+        return ids, logits.log_softmax(dim=1).gather(1, ids[:, None])[:, 0]
+
+    def _guided_logits(self, condition: Tensor, request: SamplingRequest) -> Float[Tensor, "tokens vocabulary"]:
         check_request(condition, request, width=self._condition_width)
-        logits = self._logits(condition)
+        logits: Tensor = self._logits(condition)
         if request.guidance is not None:
             negative = self._logits(request.guidance.negative)
             logits = negative + request.guidance.scale.float()[:, None] * (logits - negative)
+        return logits
+
+    def _draw(self, logits: Float[Tensor, "tokens vocabulary"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
         if request.temperature == 0.0:
             return logits.argmax(dim=1)
         # Only differences of logits matter. From zero down, a small temperature overflows to -inf and no further.

@@ -4,7 +4,7 @@ They need core alone, train and sample in milliseconds, and pass the conformance
 make good pictures.
 """
 
-from fluid_core.testing.tiny.dataset import TinyFlags
+from fluid_core.testing.tiny.dataset import TinyFlags, TinyFlagStream
 from fluid_core.testing.tiny.heads import TinyCategoricalHead, TinyGaussianHead
 from fluid_core.testing.tiny.model import tiny_model
 from fluid_core.testing.tiny.orders import (
@@ -20,6 +20,7 @@ __all__ = [
     "TinyCategoricalHead",
     "TinyCausalAnyOrder",
     "TinyColourCodes",
+    "TinyFlagStream",
     "TinyFlags",
     "TinyGaussianHead",
     "TinyMeanColours",

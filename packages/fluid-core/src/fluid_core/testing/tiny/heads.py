@@ -109,6 +109,10 @@ class TinyCategoricalHead(nn.Module):
         _refuse_steps(settings)
         return TinyCategoricalSampler(self)
 
+    def confident_sampler(self, settings: SamplerSettings) -> "TinyCategoricalSampler":
+        """The same sampler: it can tell how sure it is. Raises `InvalidRequestError` as `sampler` does."""
+        return self.sampler(settings)
+
 
 class TinyCategoricalSampler:
     """The id with the largest logit plus Gumbel noise times temperature; guidance mixes the logits."""
@@ -119,6 +123,13 @@ class TinyCategoricalSampler:
     @torch.no_grad()
     def __call__(self, condition: Float[Tensor, "tokens width"], request: SamplingRequest) -> Int[Tensor, "tokens"]:
         """One id for each hidden vector. Raises `InvalidRequestError` for a negative temperature."""
+        return self.with_confidence(condition, request)[0]
+
+    @torch.no_grad()
+    def with_confidence(
+        self, condition: Float[Tensor, "tokens width"], request: SamplingRequest
+    ) -> tuple[Int[Tensor, "tokens"], Float[Tensor, "tokens"]]:
+        """The same ids, with the log-probability of each at temperature 1."""
         check_temperature(request.temperature)
         logits = self._head.logits(condition)
         if request.guidance is not None:
@@ -126,7 +137,8 @@ class TinyCategoricalSampler:
             logits = negative + request.guidance.scale[:, None] * (logits - negative)
         # Kept off zero: minus infinity times temperature 0 is not a number.
         uniform = request.random.uniform((logits.shape[1],)).clamp(min=1e-9)
-        return (logits - request.temperature * torch.log(-torch.log(uniform))).argmax(dim=1)
+        ids = (logits - request.temperature * torch.log(-torch.log(uniform))).argmax(dim=1)
+        return ids, logits.log_softmax(dim=1).gather(1, ids[:, None])[:, 0]
 
 
 def check_temperature(temperature: float) -> None:

@@ -98,7 +98,12 @@ class TinyCausalAnyOrder:
 
 
 class TinySurestFirstOrder(TinyRandomOrder):
-    """Adaptive: every step proposes all that is unknown, and keeps the tokens the head was surest of (MaskGIT)."""
+    """Adaptive: every step proposes all that is unknown, and keeps the tokens the head was surest of (MaskGIT).
+
+    With a head that can not tell it keeps them in raster order.
+    """
+
+    needs_confidence = False
 
     def generation(
         self,
@@ -127,13 +132,18 @@ class SurestFirst:
             return None
         return self._unknown.nonzero()[:, 1].view(len(self._unknown), -1)
 
+    @property
+    def num_kept(self) -> int:
+        """How many this step keeps; 0 when nothing is left."""
+        return self._step_sizes[self._step] if self._step < self.num_steps else 0
+
     def accept(self, confidence: Float[Tensor, "batch positions"] | None) -> Bool[Tensor, "batch positions"]:
         """True for the surest tokens: the same number in every image."""
         positions = self.propose()
         assert positions is not None, "accept() was called although nothing was left to propose"
         if confidence is None:
             confidence = -positions.float()
-        chosen = confidence.topk(self._step_sizes[self._step], dim=1).indices
+        chosen = confidence.topk(self.num_kept, dim=1).indices
         keep = torch.zeros_like(positions, dtype=torch.bool).scatter(1, chosen, True)
         self._unknown[keep.nonzero()[:, 0], positions[keep]] = False
         self._step += 1

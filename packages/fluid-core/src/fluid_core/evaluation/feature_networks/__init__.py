@@ -1,0 +1,1 @@
+"""Fixed networks that describe pictures: for Frechet distances and for perceptual losses."""

@@ -1,0 +1,315 @@
+"""Training a tokenizer that is itself a model, such as an autoencoder.
+
+As in the training of models, everything random in step `s` follows from the seed and `s` alone, so that a resumed run
+is bit-equal to one that was never interrupted (on a CPU).
+"""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import torch
+from torch import nn
+
+from fluid_core.assembly import build_dataset
+from fluid_core.atomic_files import new_folder, write_bytes
+from fluid_core.catalog import installed_components
+from fluid_core.configuration import PerceptualTerm, TokenizerRunConfig, TokenizerTrainingConfig, config_to_json
+from fluid_core.data.batches import ImageBatch, readable_items, stack
+from fluid_core.data.captioned_images import CaptionedImages, CaptionedStream
+from fluid_core.data.open_batches import Batches, open_batches
+from fluid_core.data.skipped_items import SkippedItems
+from fluid_core.errors import ConfigurationError, NonFiniteLossError
+from fluid_core.exchange import DatasetContext, ReconstructionLoss
+from fluid_core.protocols import FeatureNetwork, LearnsFromImages, StoredApart, Tokenizer, TrainsOnImages
+from fluid_core.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
+from fluid_core.training.devices import training_device
+from fluid_core.training.gradient_step import (
+    gradient_step,
+    learning_rate,
+    non_finite_cause,
+    non_finite_gradient,
+    seed_global_generator,
+    step_seed,
+)
+from fluid_core.training.metrics import MetricsFile
+from fluid_core.training.moving_average import MovingAverage
+from fluid_core.training.optimizer import build_optimizer
+from fluid_core.training.perceptual import perceptual_distance
+from fluid_core.training.processes import Processes
+from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.reconstructions import mean_psnr, reconstructed, save_reconstructions
+from fluid_core.training.run_clock import RunClock
+from fluid_core.training.run_folder import CHECKPOINTS, CONFIG_FILE, check_run_folder, how_to_go_on
+from fluid_core.training.skipped_file import SkippedFile, note_skipped
+from fluid_core.training.tokenizer_fitting import fit_tokenizer
+from fluid_core.training.trained_tokenizer import TrainedTokenizer
+
+if TYPE_CHECKING:
+    from fluid_core.catalog import ComponentCatalog
+
+_NUM_SHOWN = 8
+"""Pictures on a sheet of reconstructions."""
+
+
+@attrs.frozen(kw_only=True)
+class TokenizerTrainingResult:
+    """Where a finished run left its tokenizer, and its last figures."""
+
+    tokenizer_folder: Path
+    num_steps: int
+    seconds: float
+    images_per_second: float
+    validation: dict[str, float]
+    """`psnr`, in decibels, of the averaged weights on held-out images; empty if none are measured."""
+
+
+class TokenizerTrainer:
+    """Trains the tokenizer of a configuration and writes everything below one folder.
+
+    `config.json`, `metrics.jsonl`, `reconstructions/step-*.png`, `checkpoints/step-*/` and at the end `tokenizer/`: the
+    moving average with statistics of the training images, for the option of a model's tokenizer that names a folder.
+
+    A new run refuses a folder that already holds one; `resume=True` continues from its newest checkpoint, or starts if
+    there is none.
+
+    Raises `ConfigurationError`, also for a tokenizer that does not train, `CheckpointError`, `OutputError`, and what
+    building the parts raises: the folder is claimed, with `config.json`, once everything is built.
+    """
+
+    def __init__(
+        self,
+        config: TokenizerRunConfig,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        catalog: "ComponentCatalog | None" = None,
+        progress: TrainingProgress | None = None,
+    ) -> None:
+        self.config = config
+        self.settings: TokenizerTrainingConfig = config.training
+        self.folder = Path(folder)
+        self.progress = progress or TrainingProgress()
+        catalog = catalog or installed_components()
+        check_run_folder(self.folder, config, resume=resume)
+        self.device = training_device(self.settings.device)
+        torch.manual_seed(self.settings.seed)
+        tokenizer = catalog.build(
+            "tokenizer", config.tokenizer.name, config.tokenizer.options, root="$.tokenizer.options"
+        )
+        self.tokenizer: nn.Module = _trainable(tokenizer, config.tokenizer.name).to(self.device)
+        self.tokenizer.train()
+        self.perceptual = _feature_network(self.settings.perceptual, catalog, self.device)
+        self.train_data = self._dataset("train", catalog)
+        measured = self.settings.num_validation_images > 0
+        self.validation_data = self._dataset("validation", catalog) if measured else None
+        self.average = MovingAverage(self.tokenizer, self.settings.ema_decay)
+        self.optimizer = build_optimizer(self.tokenizer, self.settings)
+        self.step = 0
+        """Steps taken so far."""
+
+        self._state = TrainedTokenizer(self.tokenizer)
+        reached = Progress(step=0, seconds=0.0)
+        found = checkpoints(self._checkpoints)
+        if found:
+            reached = load_checkpoint(found[-1], model=self._state, average=self.average, optimizer=self.optimizer)
+        self.step, self._data_state = reached.step, reached.data
+        self._clock = RunClock(self.settings, seconds_before=reached.seconds)
+        write_bytes(self.folder / CONFIG_FILE, config_to_json(self.config).encode())
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", resume_step=self.step)
+        self._skipped_file = SkippedFile(self.folder, Processes())
+
+    def train(self) -> TokenizerTrainingResult:
+        """Run to the last step. Raises `NonFiniteLossError` without touching weights or files if the loss is NaN."""
+        settings, clock, first_step = self.settings, self._clock, self.step
+        loader = open_batches(
+            self.train_data,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            state=self._data_state,
+            max_skipped_share=settings.max_skipped_share,
+        )
+        validation: dict[str, float] = {}
+        clock.start()
+        with self.progress.running(
+            first_step, settings.num_steps, settings.batch_size, seconds_left=clock.seconds_left
+        ):
+            try:
+                last = clock.finished(self.step)
+                while not last:
+                    figures = self._train_step(loader)
+                    self.step += 1
+                    last = clock.finished(self.step)
+                    if self.step % settings.log_every == 0 or last:
+                        self._log(figures, first_step, loader.skipped)
+                    if settings.sample_every and (self.step % settings.sample_every == 0 or last):
+                        self._draw_reconstructions()
+                    if self.step % settings.checkpoint_every == 0 or last:
+                        validation = self._validate()
+                        self._data_state = () if loader.state() is None else (loader.state(),)
+                        self._save_checkpoint()
+            finally:
+                loader.close()
+                self._skipped_file.add(loader.skipped.listed.values(), when="training")
+        seconds = clock.seconds_here
+        note_skipped(self.progress, loader.skipped, "in training")
+        return TokenizerTrainingResult(
+            tokenizer_folder=self._save_tokenizer(),
+            num_steps=self.step,
+            seconds=seconds,
+            images_per_second=(self.step - first_step) * settings.batch_size / seconds,
+            validation=validation,
+        )
+
+    def _train_step(self, loader: Batches) -> dict[str, float]:
+        """One step, and figures to log."""
+        settings, step, tokenizer = self.settings, self.step, self.tokenizer
+        assert isinstance(tokenizer, TrainsOnImages)
+        batch = loader.batch(step)
+        assert isinstance(batch, ImageBatch)
+        images = batch.images.to(self.device)
+        generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
+        seed_global_generator(settings.seed, step)
+        loss: ReconstructionLoss = tokenizer.reconstruction_loss(images, generator=generator)
+        total, parts = loss.total, {name: float(part) for name, part in loss.parts.items()}
+        if self.perceptual is not None and settings.perceptual is not None:
+            distance = perceptual_distance(self.perceptual, loss.reconstruction, images)
+            total = total + settings.perceptual.weight * distance
+            parts["perceptual"] = float(distance.detach())
+        value = float(total.detach())
+        if not math.isfinite(value):
+            raise NonFiniteLossError(self._non_finite_report(value, parts))
+        rate = learning_rate(settings, step, share_of_time=self._clock.share_of_time)
+        norm = gradient_step(
+            total,
+            self.optimizer,
+            learning_rate=rate,
+            clip_norm=settings.gradient_clip_norm,
+            non_finite=self._non_finite_gradient_report,
+        )
+        upkeep = tokenizer.after_step(generator=generator)
+        self.average.update(step)
+        self.progress.stepped(step + 1, value)
+        return {"loss": value, **parts, **upkeep, "gradient_norm": norm, "learning_rate": rate}
+
+    def _non_finite_report(self, value: float, parts: dict[str, float]) -> str:
+        names = [name for name, part in parts.items() if not math.isfinite(part)]
+        where = f"part {', '.join(names)} of the loss" if names else "the loss"
+        return (
+            f"Step {self.step + 1}: {where} is {value}, expected a finite number. {non_finite_cause(self.tokenizer)}; "
+            f"the step was not taken and no file was changed. Lower training.learning_rate, set "
+            f"training.gradient_clip_norm{how_to_go_on(self.folder)}"
+        )
+
+    def _non_finite_gradient_report(self) -> str:
+        return (
+            f"Step {self.step + 1}: {non_finite_gradient(self.tokenizer)} is not finite. The step was not taken and no "
+            f"file was changed. Lower training.learning_rate{how_to_go_on(self.folder)}"
+        )
+
+    def _dataset(self, split: str, catalog: "ComponentCatalog") -> CaptionedImages | CaptionedStream:
+        context = DatasetContext(image_size=self._tokenizer.image_size, split=split, seed=self.settings.seed)
+        dataset = build_dataset(self.config.data, context, catalog)
+        assert isinstance(dataset, CaptionedImages | CaptionedStream)
+        return dataset
+
+    def _log(self, figures: dict[str, float], first_step: int, skipped: SkippedItems) -> None:
+        seconds = self._clock.seconds_here
+        self.metrics.write(
+            step=self.step,
+            **figures,
+            images_per_second=(self.step - first_step) * self.settings.batch_size / seconds,
+            seconds=seconds,
+            num_skipped_images=len(skipped),
+        )
+        self._skipped_file.add(skipped.listed.values(), when="training")
+
+    def _validate(self) -> dict[str, float]:
+        if self.validation_data is None:
+            return {}
+        read = readable_items(self.validation_data, self.settings.num_validation_images)
+        images = stack(read.items).images
+        with self.average.applied():
+            found = reconstructed(self._tokenizer, images, device=self.device)
+        values = {"psnr": mean_psnr(found, images)}
+        self.metrics.write(
+            step=self.step,
+            **{f"validation_{name}": value for name, value in values.items()},
+            validation_num_skipped_images=len(read.skipped),
+        )
+        self.progress.note(f"step {self.step}: validation PSNR {values['psnr']:.2f} dB")
+        note_skipped(self.progress, read.skipped, "in validation")
+        self._skipped_file.add(read.skipped, when="validation")
+        return values
+
+    def _draw_reconstructions(self) -> None:
+        data = self.train_data if self.validation_data is None else self.validation_data
+        images = stack(readable_items(data, _NUM_SHOWN).items).images
+        with self.average.applied():
+            found = reconstructed(self._tokenizer, images, device=self.device)
+        path = self.folder / "reconstructions" / f"step-{self.step:08d}.png"
+        save_reconstructions(path, images, found, title=f"step {self.step}")
+        self.progress.note(f"step {self.step}: reconstructions in {path}")
+
+    def _save_checkpoint(self) -> None:
+        save_checkpoint(
+            self._checkpoints,
+            progress=Progress(step=self.step, seconds=self._clock.seconds, data=self._data_state),
+            model=self._state,
+            average=self.average,
+            optimizer=self.optimizer,
+            keep=self.settings.keep_checkpoints,
+        )
+
+    def _save_tokenizer(self) -> Path:
+        """Write the averaged weights, with what the tokenizer learns from images measured under them."""
+        tokenizer, folder = self.tokenizer, self.folder / "tokenizer"
+        assert isinstance(tokenizer, StoredApart)
+        with self.average.applied():
+            tokenizer.eval()
+            if isinstance(tokenizer, LearnsFromImages):
+                fit_tokenizer(tokenizer, self.train_data, self.settings, device=self.device, progress=self.progress)
+            with new_folder(folder) as new:
+                tokenizer.save_pretrained(new)
+            tokenizer.train()
+        return folder
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        assert isinstance(self.tokenizer, Tokenizer)
+        return self.tokenizer
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
+
+
+def _trainable(tokenizer: object, name: str) -> nn.Module:
+    """The tokenizer, with gradients for all of its weights. Raises `ConfigurationError` if it can not be trained."""
+    if not (isinstance(tokenizer, TrainsOnImages) and isinstance(tokenizer, StoredApart)):
+        raise ConfigurationError(
+            "Expected a tokenizer with weights to train, such as 'kl-autoencoder' or 'vq-autoencoder', found "
+            f"'{name}': it has none, or no folder to keep them in. Train a model with it at once (fluid train)."
+        )
+    assert isinstance(tokenizer, nn.Module)
+    others = {str(p.dtype).removeprefix("torch.") for p in tokenizer.parameters() if p.dtype != torch.float32}
+    if others:
+        raise ConfigurationError(
+            f"Expected a tokenizer with weights in float32 to train, found {', '.join(sorted(others))}: steps of "
+            "training are too small for it. Set tokenizer.options.dtype to 'float32'."
+        )
+    return tokenizer.requires_grad_(True)
+
+
+def _feature_network(
+    term: PerceptualTerm | None, catalog: "ComponentCatalog", device: torch.device
+) -> FeatureNetwork | None:
+    """The fixed network of the perceptual term, if there is one."""
+    if term is None:
+        return None
+    network = catalog.build("feature-network", term.network, term.options, root="$.training.perceptual.options")
+    if isinstance(network, nn.Module):
+        network.requires_grad_(False).eval().to(device)
+    assert isinstance(network, FeatureNetwork)
+    return network
