@@ -30,10 +30,18 @@ def fits(tokenizer: str, head: str) -> bool:
 
 
 PAIRS = list(itertools.product(CATALOG.names("tokenizer"), CATALOG.names("head")))
-FITTING = [
-    (tokenizer, head, order) for tokenizer, head in PAIRS if fits(tokenizer, head) for order in CATALOG.names("order")
-]
+
+
+def order_fits(order: str, head: str) -> bool:
+    """Whether the head can tell how sure it is, if the order needs to know."""
+    needs = CATALOG.find("order", order).component.needs_confidence
+    return not needs or CATALOG.find("head", head).component.tells_confidence
+
+
+TRIPLES = [(*pair, order) for pair in PAIRS if fits(*pair) for order in CATALOG.names("order")]
+FITTING = [triple for triple in TRIPLES if order_fits(triple[2], triple[1])]
 UNFIT = [pair for pair in PAIRS if not fits(*pair)]
+UNFIT_ORDERS = [triple for triple in TRIPLES if not order_fits(triple[2], triple[1])]
 
 
 @attrs.frozen(eq=False)
@@ -220,9 +228,24 @@ def test_parts_that_do_not_fit_are_refused_before_anything_is_built(
     assert re.fullmatch(r"[^.]*\.", message), "not one sentence"
 
 
+@pytest.mark.parametrize("triple", UNFIT_ORDERS, ids="+".join)
+def test_orders_that_need_confidence_are_refused_before_anything_is_built(
+    triple, catalog_that_builds_nothing, tmp_path
+):
+    """One sentence names the order, the head, and what would fit either."""
+    with pytest.raises(IncompatibleComponentsError) as refused:
+        FluidModel.from_config(configuration(*triple, tmp_path), catalog_that_builds_nothing)
+    message = str(refused.value)
+    assert f"order '{triple[2]}'" in message
+    assert f"head '{triple[1]}'" in message
+    assert re.fullmatch(r"[^.]*\.", message), "not one sentence"
+
+
 def test_the_catalog_has_combinations_of_both_kinds():
     """The four models of the paper are among those that fit, and some pairs do not."""
     for pair in (("pixel-patches", "diffusion"), ("patch-codebook", "softmax")):
         for order in ("raster", "random"):
             assert (*pair, order) in FITTING
     assert ("pixel-patches", "softmax") in UNFIT
+    assert ("patch-codebook", "softmax", "confidence") in FITTING
+    assert ("pixel-patches", "diffusion", "confidence") in UNFIT_ORDERS

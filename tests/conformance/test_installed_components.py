@@ -99,7 +99,8 @@ def test_built_in_components_are_among_them():
     catalog = installed_components()
     assert not catalog.failures
     assert {"diffusion", "flow", "softmax"} <= set(catalog.names("head"))
-    assert {"raster", "random"} <= set(catalog.names("order"))
+    orders = {"raster", "random", "causal-random", "halton", "confidence", "fixed"}
+    assert orders <= set(catalog.names("order"))
     assert {"pixel-patches", "patch-codebook"} <= set(catalog.names("tokenizer"))
     assert {"bytes", "t5", "transformers-encoder"} <= set(catalog.names("text-encoder"))
     assert {"shapes", "image-folder", "webdataset", "hf-dataset", "token-cache"} <= set(catalog.names("dataset"))

@@ -139,7 +139,8 @@ def test_sample_options_reach_the_model(fluid, saved_run, tmp_path):
     """Head steps, temperature and guidance change the pictures."""
     base = ("sample", saved_run, "a", "--seed", 1, "--steps", 2)
     fluid(*base, "--out", tmp_path / "base")
-    for index, options in enumerate((("--head-steps", 3), ("--temperature", 0.0), ("--guidance", 5.0))):
+    late = ("--guidance", 5.0, "--guidance-schedule", "interval", "--guidance-interval", 0.5, 1.0)
+    for index, options in enumerate((("--head-steps", 3), ("--temperature", 0.0), ("--guidance", 5.0), late)):
         code, _, _ = fluid(*base, *options, "--out", tmp_path / str(index))
         assert code == 0
         assert not np.array_equal(pixels(tmp_path / "base/00000.png"), pixels(tmp_path / str(index) / "00000.png"))
@@ -190,6 +191,8 @@ def test_a_run_that_has_not_finished_says_how_to_continue(fluid, saved_run):
         (("sample", "{run}", "a", "--steps", "0"), "found num_steps=0"),
         (("sample", "{run}", "a", "--steps", "99"), "found num_steps=99"),
         (("sample", "{run}", "a", "--guidance", "nan"), "guidance scale"),
+        (("sample", "{run}", "a", "--guidance-schedule", "interval"), "two shares of progress"),
+        (("sample", "{run}", "a", "--guidance-interval", "0.2", "0.8"), "no meaning in the schedule 'constant'"),
         (("sample", "{run}", "a", "--temperature", "-1"), "temperature"),
         (("sample", "{run}", "a", "--images-per-prompt", "0"), "num_images_per_prompt"),
         (("sample", "{run}", "a", "--seed", "-4"), "seed"),

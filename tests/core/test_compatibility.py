@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from fluid_core.catalog import ComponentCatalog
-from fluid_core.compatibility import check_compatible, check_configuration
+from fluid_core.compatibility import check_compatible, check_configuration, check_order_fits
 from fluid_core.components import HeadComponent, OrderComponent, TextEncoderComponent, TokenizerComponent
 from fluid_core.configuration import BackboneConfig, ComponentChoice, FluidConfig
 from fluid_core.errors import ConfigurationError, IncompatibleComponentsError, UnknownComponentError
@@ -76,6 +76,31 @@ def test_components_of_other_kinds_are_a_mistake_of_the_caller(catalog):
     """Swapped arguments are a bug, not a configuration to explain."""
     with pytest.raises(TypeError, match="Expected a tokenizer and a head, found head 'diffusion'"):
         check_compatible(catalog.find("head", "diffusion"), catalog.find("tokenizer", "vae"), catalog)
+
+
+@pytest.fixture
+def catalog_with_adaptive_parts(catalog):
+    """The same with an order that needs confidence, and a head that can tell it."""
+    return catalog.with_components(
+        OrderComponent(name="surest-first", needs_confidence=True, **COMMON),
+        HeadComponent(name="sure", predicts="discrete", tells_confidence=True, **COMMON),
+    )
+
+
+def test_an_order_that_needs_confidence_needs_a_head_that_can_tell(catalog_with_adaptive_parts):
+    """One sentence says what the order needs and what would fit; with such a head, or another order, all is well."""
+    catalog = catalog_with_adaptive_parts
+    adaptive = ComponentChoice(name="surest-first")
+    with pytest.raises(IncompatibleComponentsError) as raised:
+        check_configuration(attrs.evolve(config("vq", "softmax"), order=adaptive), catalog)
+    assert str(raised.value) == (
+        "The order 'surest-first' needs a head that can tell how sure it is of each token and the head 'softmax' can "
+        "not: choose another order (installed: 'raster') or such a head (installed: 'sure')."
+    )
+    check_configuration(attrs.evolve(config("vq", "sure"), order=adaptive), catalog)
+    check_configuration(config("vq", "sure"), catalog)
+    with pytest.raises(TypeError, match="Expected an order and a head, found head 'sure'"):
+        check_order_fits(catalog.find("head", "sure"), catalog.find("order", "raster"), catalog)
 
 
 def test_check_of_a_configuration_lists_all_wrong_options(catalog):

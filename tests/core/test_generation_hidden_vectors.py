@@ -9,6 +9,7 @@ from fluid_core.exchange import TokenLoss, TrainingView
 from fluid_core.generation import GenerationSettings, generate
 from fluid_core.guidance import GuidanceSchedule
 from fluid_core.planned_steps import PlannedSteps
+from fluid_orders import CausalRandomOrder, ConfidenceOrder, HaltonOrder
 
 PROMPTS = ["a red circle", "two blue squares above a star"]
 
@@ -39,11 +40,29 @@ class ListeningHead(nn.Module):
         return draw
 
 
-class ListeningSteps:
-    """Keeps what was proposed."""
+class SureHead(ListeningHead):
+    """One that is surer of some tokens than of others."""
 
-    def __init__(self, steps, proposed):
-        self._steps, self._proposed = steps, proposed
+    def confident_sampler(self, settings):
+        """The same noise, and its first number."""
+        draw = self.sampler(settings)
+
+        class Sampler:
+            def __call__(self, condition, request):
+                return draw(condition, request)
+
+            def with_confidence(self, condition, request):
+                tokens = draw(condition, request)
+                return tokens, tokens[:, 0]
+
+        return Sampler()
+
+
+class ListeningSteps:
+    """Keeps what was proposed, and what of it was kept."""
+
+    def __init__(self, steps, proposed, kept):
+        self._steps, self._proposed, self._kept = steps, proposed, kept
         self.num_steps = steps.num_steps
 
     def propose(self):
@@ -55,21 +74,23 @@ class ListeningSteps:
 
     def accept(self, confidence):
         """As the steps inside."""
-        return self._steps.accept(confidence)
+        self._kept.append(self._steps.accept(confidence))
+        return self._kept[-1]
 
 
 class Listening:
-    """An order like another, that keeps what it proposed."""
+    """An order like another, that keeps what it proposed and what of it was kept."""
 
     def __init__(self, order):
         self._order = order
         self.attention, self.trained_permutations = order.attention, order.trained_permutations
         self.training_view = order.training_view
-        self.proposed = []
+        self.proposed, self.kept = [], []
 
     def generation(self, unknown, grid, *, num_steps, random):
         """As the order inside."""
-        return ListeningSteps(self._order.generation(unknown, grid, num_steps=num_steps, random=random), self.proposed)
+        steps = self._order.generation(unknown, grid, num_steps=num_steps, random=random)
+        return ListeningSteps(steps, self.proposed, self.kept)
 
 
 class BackwardsOrder:
@@ -206,6 +227,30 @@ def test_several_tokens_a_step_are_exact(listen, shuffled_causal_order, tokens_p
             close(heard[:, candidate], hidden[:, committed.shape[1]])
         committed = torch.cat([committed, positions], dim=1)
     assert torch.equal(tokens[known], given[known])
+
+
+@pytest.mark.parametrize(
+    "order", [HaltonOrder(), ConfidenceOrder(), CausalRandomOrder()], ids=lambda one: type(one).__name__
+)
+def test_a_causal_model_follows_any_order_exactly(listen, order):
+    """From the cache of a model over any permutation, each token of each step is predicted from the tokens kept before,
+    in the order in which they were kept: along a sequence, surest first, or at random, several at a time.
+    """
+    model = listen(CausalRandomOrder())
+    model.head = SureHead(model.tokenizer.token_space)
+    asked = Listening(order)
+    asked.needs_confidence = getattr(order, "needs_confidence", False)
+    tokens, text = drawn(model, settings=GenerationSettings(num_steps=4), order=asked)
+    committed = torch.empty(2, 0, dtype=torch.int64)
+    for heard, positions, keep in zip(model.head.heard, asked.proposed, asked.kept, strict=True):
+        heard = heard.unflatten(0, (2, -1))
+        for candidate in range(positions.shape[1]):
+            first = torch.cat([committed, positions[:, candidate : candidate + 1]], dim=1)
+            rest = torch.tensor([sorted(set(range(9)) - set(row.tolist())) for row in first]).long()
+            hidden = taught(model, text, tokens, torch.cat([first, rest], dim=1))
+            close(heard[:, candidate], hidden[:, committed.shape[1]])
+        committed = torch.cat([committed, positions[keep].view(2, -1)], dim=1)
+    assert torch.equal(committed.sort(dim=1).values, torch.arange(9).expand(2, -1))
 
 
 def test_known_tokens_of_a_fixed_permutation_keep_their_order(listen):

@@ -114,7 +114,9 @@ def test_the_global_generator_is_left_alone(pipeline):
         ({"num_inference_steps": 10}, "found num_steps=10"),
         ({"num_head_steps": 0}, "0"),
         ({"guidance_scale": float("nan")}, "guidance scale"),
-        ({"guidance_schedule": "cubic"}, "'constant' or 'linear', found 'cubic'"),
+        ({"guidance_schedule": "cubic"}, "'cosine' or 'interval', found 'cubic'"),
+        ({"guidance_schedule": "interval"}, "needs an interval of two shares of progress"),
+        ({"guidance_interval": (0.2, 0.8)}, "no meaning in the schedule 'constant'"),
         ({"temperature": -1.0}, "temperature"),
     ],
 )

@@ -318,3 +318,61 @@ def test_an_id_of_probability_one_never_loses() -> None:
         head.bias[7] = 1e4
     sampler = head.sampler(SamplerSettings(backend="reference", options={"top_k": 3}))
     assert sampler(hidden(4), SamplingRequest(random=Zeros(torch.arange(4)))).tolist() == [7] * 4
+
+
+@pytest.mark.parametrize("backend", ["reference", "fused"])
+@pytest.mark.parametrize("scale", [None, 0.0, 1.0, 4.0])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_confidence_is_the_log_probability_of_the_drawn_id(
+    backend: str, scale: float | None, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the guided distribution over the whole vocabulary at temperature 1, in float64 by hand; the ids are those of a
+    call without confidence, also where noise and logits are made in pieces.
+    """
+    monkeypatch.setattr(fused_sampler, "_NOISE_AT_A_TIME", 7 * VOCABULARY)
+    monkeypatch.setattr(fused_sampler, "_LOGITS_AT_A_TIME", 14 * VOCABULARY)
+    head, condition, negative = random_head(), hidden(40), hidden(40, seed=9)
+    guidance = None if scale is None else Guidance(negative=negative, scale=torch.full((40,), scale))
+    request = {"temperature": temperature, "guidance": guidance}
+    sampler = head.confident_sampler(SamplerSettings(backend=backend))
+    assert sampler.backend == backend
+    ids, confidence = sampler.with_confidence(condition, SamplingRequest(random=keys(40), **request))
+    assert torch.equal(ids, draw(head, condition, backend=backend, **request))
+    mixed = condition if scale is None else negative + scale * (condition - negative)
+    logits = mixed.double() @ head.weight.double().T + head.bias.double()
+    expected = logits.log_softmax(dim=1)[torch.arange(40), ids]
+    torch.testing.assert_close(confidence.double(), expected, atol=1e-4, rtol=1e-4)
+    assert bool((confidence <= 1e-4).all())
+
+
+def test_confidence_does_not_see_limits_on_the_vocabulary() -> None:
+    """With `top_k` the reference draws, and tells the probability among all ids."""
+    head, condition = random_head(), hidden(20)
+    sampler = head.confident_sampler(SamplerSettings(options={"top_k": 2}))
+    assert sampler.backend is SamplerBackend.REFERENCE
+    ids, confidence = sampler.with_confidence(condition, SamplingRequest(random=keys(20)))
+    assert torch.equal(ids, draw(head, condition, top_k=2))
+    expected = head.logits(condition).log_softmax(dim=1)[torch.arange(20), ids]
+    torch.testing.assert_close(confidence, expected)
+    with pytest.raises(InvalidRequestError, match=r"whole vocabulary.*'auto' or 'reference'"):
+        head.confident_sampler(SamplerSettings(backend="fused", options={"top_k": 2}))
+
+
+def test_confidence_where_the_kernels_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CUDA device the reference tells it, and asking for the fused sampler says why not."""
+    monkeypatch.setattr("fluid_heads.softmax.head.uses_kernels", lambda device: True)
+    head = random_head()
+    assert head.confident_sampler(SamplerSettings()).backend is SamplerBackend.REFERENCE
+    with pytest.raises(InvalidRequestError, match="can not tell its confidence on this device"):
+        head.confident_sampler(SamplerSettings(backend="fused"))
+
+
+def test_confidence_for_no_tokens_and_wrong_requests() -> None:
+    """An empty call is answered empty; a number of steps is refused as without confidence."""
+    head = random_head()
+    for backend in ("reference", "fused"):
+        sampler = head.confident_sampler(SamplerSettings(backend=backend))
+        ids, confidence = sampler.with_confidence(hidden(0), SamplingRequest(random=keys(0)))
+        assert ids.shape == confidence.shape == (0,)
+    with pytest.raises(InvalidRequestError, match="num_steps=3"):
+        head.confident_sampler(SamplerSettings(num_steps=3))

@@ -5,16 +5,33 @@ import sys
 
 import pytest
 
-from fluid_orders import RandomOrder, RasterOrder, plugin
+from fluid_orders import (
+    CausalRandomOrder,
+    ConfidenceOrder,
+    FixedOrder,
+    HaltonOrder,
+    RandomOrder,
+    RasterOrder,
+    plugin,
+)
+
+ORDERS = {
+    "raster": RasterOrder,
+    "random": RandomOrder,
+    "causal-random": CausalRandomOrder,
+    "halton": HaltonOrder,
+    "confidence": ConfidenceOrder,
+    "fixed": FixedOrder,
+}
 
 
 def test_declarations_are_valid_and_build():
-    """Both orders are declared without a problem and build from their default options."""
+    """All orders are declared without a problem and build from their default options."""
     declared = plugin.fluid_register_orders()
-    assert [component.name for component in declared] == ["raster", "random"]
-    assert [component.problems() for component in declared] == [[], []]
-    built = [component.build(component.options()) for component in declared]
-    assert [type(order) for order in built] == [RasterOrder, RandomOrder]
+    assert [component.name for component in declared] == list(ORDERS)
+    assert [component.problems() for component in declared] == [[]] * len(ORDERS)
+    assert {component.name: type(component.build(component.options())) for component in declared} == ORDERS
+    assert [component.name for component in declared if component.needs_confidence] == ["confidence"]
 
 
 def test_the_plugin_loads_without_torch():

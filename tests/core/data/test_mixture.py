@@ -67,7 +67,7 @@ def test_what_can_not_be_mixed_is_refused():
     """No parts, an empty part, a share too small to hold."""
     with pytest.raises(ValueError, match="parts must name at least one data set"):
         MixtureOptions(parts=())
-    with pytest.raises(ValueError, match="weight must be a number above 0, found 0.0"):
+    with pytest.raises(ValueError, match=r"weight must be a number above 0, found 0\.0"):
         MixturePart(name="shapes", weight=0.0)
     with pytest.raises(DataError, match="Part 2 of the mixture is empty"):
         MixtureDataset((Named("a", 1), Named("b", 0)), (1.0, 1.0))

@@ -193,8 +193,9 @@ class SamplerSettings:
     """What stays the same over a whole generation, known when a head prepares its sampler.
 
     `num_steps` is the number of steps a head with an iterative sampler takes per token, each of one evaluation or of
-    as many as its solver makes; None is the head's own default. Heads that draw a token at once refuse any other value. `options` replaces some of the options the
-    head was built with for this generation; a head that has such options says which (`AdjustableSampling`).
+    as many as its solver makes; None is the head's own default. Heads that draw a token at once refuse any other
+    value. `options` replaces some of the options the head was built with for this generation; a head that has such
+    options says which (`AdjustableSampling`).
 
     Raises `InvalidRequestError` for an unknown backend.
     """

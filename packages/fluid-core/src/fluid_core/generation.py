@@ -186,9 +186,9 @@ def _known_first(model: FluidModel, known: Bool[Tensor, "rows length"]) -> Int[T
 def check_order(model: FluidModel, order: OrderPolicy) -> None:
     """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`.
 
-    A model over one fixed permutation follows its own. One over any permutation follows every order of its own attention.
-    A causal one also follows bidirectional orders, from its cache: whichever positions come next, predicting each from
-    the tokens that are known is what it learned.
+    A model over one fixed permutation follows its own. One over any permutation follows every order of its own
+    attention. A causal one also follows bidirectional orders, from its cache: whichever positions come next, predicting
+    each from the tokens that are known is what it learned.
     """
     own = model.order
     same_order = type(order) is type(own) and _options(order) == _options(own)

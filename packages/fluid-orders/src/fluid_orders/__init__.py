@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from fluid_orders.random_order import RandomOrder
     from fluid_orders.raster import RasterOrder
-    from fluid_orders.step_sizes import cosine_step_sizes, step_sizes
+    from fluid_orders.step_sizes import cosine_step_sizes, step_sizes_on_curve
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ _HOMES = {
     "RasterOrder": "fluid_orders.raster",
     "RasterOrderOptions": "fluid_orders.options",
     "cosine_step_sizes": "fluid_orders.step_sizes",
-    "step_sizes": "fluid_orders.step_sizes",
+    "step_sizes_on_curve": "fluid_orders.step_sizes",
 }
 
 __all__ = [
@@ -57,7 +57,7 @@ __all__ = [
     "RasterOrder",
     "RasterOrderOptions",
     "cosine_step_sizes",
-    "step_sizes",
+    "step_sizes_on_curve",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -38,10 +38,10 @@ def steps_of(options: StepOptions, num_unknown: int, num_steps: int | None) -> t
         return _explicit(options.steps, num_unknown, num_steps)
     if num_steps is None:
         num_steps = min(options.num_steps or DEFAULT_NUM_STEPS, num_unknown)
-    return step_sizes(num_unknown, num_steps, options.steps) if num_steps or num_unknown else ()
+    return step_sizes_on_curve(num_unknown, num_steps, options.steps) if num_steps or num_unknown else ()
 
 
-def step_sizes(num_unknown: int, num_steps: int, curve: StepCurve = "cosine") -> tuple[int, ...]:
+def step_sizes_on_curve(num_unknown: int, num_steps: int, curve: StepCurve = "cosine") -> tuple[int, ...]:
     """Sizes of `num_steps` steps that follow a curve, in tokens: each at least 1, together `num_unknown`.
 
     - `cosine`: few tokens first, many late (MaskGIT, arXiv 2202.04200; the paper takes 64 steps for 256 tokens);
@@ -80,8 +80,8 @@ def unknown_after_steps(
 
 
 def cosine_step_sizes(num_unknown: int, num_steps: int) -> tuple[int, ...]:
-    """`step_sizes` on the cosine: what the paper's random order takes."""
-    return step_sizes(num_unknown, num_steps, "cosine")
+    """`step_sizes_on_curve` of the cosine: what the paper's random order takes."""
+    return step_sizes_on_curve(num_unknown, num_steps, "cosine")
 
 
 def check_num_steps(num_unknown: int, num_steps: int) -> None:

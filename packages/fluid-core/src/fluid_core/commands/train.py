@@ -27,6 +27,8 @@ def train(
     num_parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     trainer.progress.note(f"{num_parameters / 1e6:.2f} million trained parameters, run in {folder}")
     result = trainer.train()
+    if not trainer.processes.is_first:
+        return
     typer.echo(
         f"Trained {result.num_steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s). "
         f"Model: {result.model_folder}"
