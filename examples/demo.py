@@ -5,8 +5,8 @@ Shows:     the whole path: captions and pictures -> continuous tokens -> random 
 Runtime:   the minutes given: training ends by the clock, its learning rate with it, and what remains is for drawing
 Leaves:    contact_sheet.png (prompts and pictures, marked right or wrong by the judge), loss.png, scores.json and
            report.md in the output folder, and the model in model/: fluid sample runs/demo "a red circle"
-Expected:  objects begin to appear, few with the right outline, many blurred or of mixed colours; scores
-           above chance for single objects and colours, near zero for the tasks with several objects
+Expected:  on two cores single objects, counts and colours mostly right, two objects about half the time, their
+           colours a third, positions a quarter; more cores or a faster machine train on more pictures and draw better
 """
 
 import argparse
@@ -204,7 +204,7 @@ def _report(
     console.print(
         f"Look at {folder / 'contact_sheet.png'} and {folder / 'loss.png'}. {seconds / 60:.1f} minutes in all."
     )
-    console.print(f'Draw more: fluid sample {folder} "a green cross" --guidance 3', highlight=False)
+    console.print(f'Draw more: fluid sample {folder} "a green cross" --guidance 1.5', highlight=False)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def test_no_other_hook_is_implemented(guide):
 def test_every_kind_has_its_suite_in_the_guide(guide_text):
     """The guide tells which conformance suite tests which kind of component."""
     suites = [name for name in fluid_core.testing.__all__ if name.endswith("Suite")]
-    assert len(suites) == len(HOOKS)
+    # Data sets have two: of pictures, and of what a tokenizer made of them.
+    assert len(suites) == len(HOOKS) + 1
     assert [name for name in suites if not re.search(rf"\b{name}\b", guide_text)] == []
 
 
