@@ -109,15 +109,27 @@ def test_several_timesteps_are_the_mean_of_separate_computations(condition: Tens
         torch.testing.assert_close(together.parts[part], expected)
 
 
-def test_one_condition_is_projected_once(condition: Tensor, target: Tensor) -> None:
-    """What does not depend on the timestep is not repeated for each of them, in training or sampling."""
+def test_one_condition_is_projected_once(condition: Tensor, target: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not depend on the timestep is not repeated for each of them in training, nor in fused sampling.
+
+    The reference sampler repeats it, as the predecessor does.
+    """
     head = random_head(DiffusionOptions(width=16, depth=2, timesteps_per_token=4))
     rows: list[int] = []
     head.network.condition_projection.register_forward_hook(lambda _m, args, _out: rows.append(len(args[0])))
     head.loss(condition, target, random=keys(5))
     assert rows == [5]
     head.sampler(SamplerSettings(num_steps=7, backend="reference"))(condition, SamplingRequest(random=keys(5)))
-    assert rows == [5, 5]
+    assert rows == [5] * 8
+    # The fused sampler has a copy of the layer.
+    sampler = head.sampler(SamplerSettings(num_steps=7, backend="fused"))
+    projected: list[int] = []
+    packed = sampler._denoisers._packed
+    assert packed is not None
+    layer = packed.condition_projection
+    monkeypatch.setattr(packed, "condition_projection", lambda x: (projected.append(len(x)), layer(x))[1])
+    sampler(condition, SamplingRequest(random=keys(5)))
+    assert projected == [5]
 
 
 def test_timesteps_are_drawn_uniformly(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,12 @@ REPOSITORY = Path(__file__).parents[2]
 DISTRIBUTIONS = ("fluid-core", "fluid-heads", "fluid-orders", "fluid-tokenizers")
 COMPONENTS = {
     "fluid-core": {
+        ("dataset", "hf-dataset"),
         ("dataset", "image-folder"),
+        ("dataset", "mixture"),
         ("dataset", "shapes"),
+        ("dataset", "token-cache"),
+        ("dataset", "webdataset"),
         ("feature-network", "efficientnet-lite0"),
         ("feature-network", "random-convolutions"),
         ("feature-network", "torchscript"),
@@ -32,8 +36,20 @@ COMPONENTS = {
         ("text-encoder", "transformers-encoder"),
     },
     "fluid-heads": {("head", "diffusion"), ("head", "flow"), ("head", "softmax")},
-    "fluid-orders": {("order", "random"), ("order", "raster")},
-    "fluid-tokenizers": {("tokenizer", "patch-codebook"), ("tokenizer", "pixel-patches")},
+    "fluid-orders": {
+        ("order", "causal-random"),
+        ("order", "confidence"),
+        ("order", "fixed"),
+        ("order", "halton"),
+        ("order", "random"),
+        ("order", "raster"),
+    },
+    "fluid-tokenizers": {
+        ("tokenizer", "kl-autoencoder"),
+        ("tokenizer", "patch-codebook"),
+        ("tokenizer", "pixel-patches"),
+        ("tokenizer", "vq-autoencoder"),
+    },
 }
 SELECTIONS = [("fluid-core",), *(("fluid-core", plugin) for plugin in DISTRIBUTIONS[1:]), DISTRIBUTIONS]
 
