@@ -1,11 +1,9 @@
 """`fluid cache build` and `fluid cache check`: what they print, and how they fail."""
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from fluid_core.commands.cache_build import build
-from fluid_core.commands.cache_check import check
+from fluid_core.cli import app
 from fluid_core.errors import CheckpointError
 
 CONFIG = """
@@ -41,15 +39,12 @@ num_validation_images = 4
 
 @pytest.fixture
 def fluid(tmp_path, monkeypatch):
-    """A function that runs `build` or `check` with arguments, in a folder with a configuration."""
+    """A function that runs `fluid cache build` or `check` with arguments, in a folder with a configuration."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.toml").write_text(CONFIG)
-    app = typer.Typer()
-    app.command()(build)
-    app.command()(check)
 
     def run(*arguments):
-        result = CliRunner().invoke(app, arguments)
+        result = CliRunner().invoke(app, ["cache", *arguments])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == 0, result.output

@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
-from fluid_core.commands.tokenizer_measure import measure
+from fluid_core.cli import app
 from fluid_core.data.options import ShapesOptions
 from fluid_core.data.shapes.dataset import ShapesDataset
 from fluid_core.errors import ConfigurationError
@@ -34,12 +33,12 @@ def folder(tiny_autoencoders, tmp_path):
 @pytest.fixture
 def run(tmp_path):
     """A function that runs the command on a tokenizer: its result."""
-    app = typer.Typer()
-    app.command()(measure)
 
     def call(name, options, *arguments):
         (tmp_path / "run.toml").write_text(CONFIG.format(name=name, options=options))
-        return CliRunner().invoke(app, [str(tmp_path / "run.toml"), "--device", "cpu", *map(str, arguments)])
+        return CliRunner().invoke(
+            app, ["tokenizer", "measure", str(tmp_path / "run.toml"), "--device", "cpu", *map(str, arguments)]
+        )
 
     return call
 

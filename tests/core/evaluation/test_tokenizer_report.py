@@ -5,12 +5,11 @@ import json
 
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from fluid_core import FluidPipeline
-from fluid_core.commands.tokenizer_report import report
+from fluid_core.cli import app
 from fluid_core.configuration import ComponentChoice
 from fluid_core.data.options import ShapesOptions
 from fluid_core.data.shapes.dataset import build_shapes
@@ -46,10 +45,21 @@ def settings(**others):
 def test_a_report_from_the_command_line(files, tmp_path, monkeypatch):
     """The page, the figures and the picture are there, and agree with each other."""
     monkeypatch.chdir(tmp_path)
-    app = typer.Typer()
-    app.command()(report)
-    call = ["--images", "20", "--fit-images", "60", "--out", "report", "--feature-network", "random-convolutions"]
-    result = CliRunner().invoke(app, ["exact.toml", "codes.toml", *call, "--feature-option", "channels=[4]"])
+    call = [
+        "tokenizer",
+        "report",
+        "exact.toml",
+        "codes.toml",
+        "--images",
+        "20",
+        "--fit-images",
+        "60",
+        "--out",
+        "report",
+        "--feature-network",
+        "random-convolutions",
+    ]
+    result = CliRunner().invoke(app, [*call, "--feature-option", "channels=[4]"])
     assert result.exit_code == 0, result.output
     assert "exact: PSNR 100.00 dB  SSIM 1.0000  Frechet" in result.output
     document = json.loads((tmp_path / "report/report.json").read_text())

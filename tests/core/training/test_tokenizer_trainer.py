@@ -6,13 +6,12 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
-import typer
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
 from fluid_core.catalog import installed_components
-from fluid_core.commands.tokenizer_train import train_tokenizer
+from fluid_core.cli import app
 from fluid_core.components import FeatureNetworkComponent
 from fluid_core.configuration import (
     ComponentChoice,
@@ -438,19 +437,17 @@ num_validation_images = 4
 
 def test_the_command_trains_and_resumes(tmp_path):
     """`fluid tokenizer train` reads a file and overrides, writes the folder, and goes on where it was."""
-    program = typer.Typer()
-    program.command()(train_tokenizer)
     config = tmp_path / "tiny.toml"
     config.write_text(TOML)
-    arguments = [str(config), "training.num_steps=2", "--out", str(tmp_path / "run")]
-    first = CliRunner().invoke(program, arguments)
+    arguments = ["tokenizer", "train", str(config), "training.num_steps=2", "--out", str(tmp_path / "run")]
+    first = CliRunner().invoke(app, arguments)
     assert first.exit_code == 0, first.output
     assert "Trained 2 steps" in first.output
     assert "dB PSNR on held-out images" in first.output
     assert (tmp_path / "run" / "tokenizer" / "diffusion_pytorch_model.safetensors").is_file()
-    again = CliRunner().invoke(program, arguments)
+    again = CliRunner().invoke(app, arguments)
     assert isinstance(again.exception, FluidError)
-    arguments[1] = "training.num_steps=3"
-    more = CliRunner().invoke(program, [*arguments, "--resume"])
+    arguments[3] = "training.num_steps=3"
+    more = CliRunner().invoke(app, [*arguments, "--resume"])
     assert more.exit_code == 0, more.output
     assert "Trained 3 steps" in more.output

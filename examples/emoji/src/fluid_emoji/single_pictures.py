@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fluid_core.data.captioned_images import CaptionedImage
 from fluid_core.errors import ConfigurationError, DataError
-from fluid_core.exchange import DatasetContext
 from fluid_emoji.backgrounds import BACKGROUNDS, clear_backgrounds, plain
 from fluid_emoji.emoji_folder import Emoji, chosen_folder, read_emoji_folder
 from fluid_emoji.names import article, with_article
@@ -188,8 +187,3 @@ def _caption(emoji: Emoji, style: str, background: str, rng: np.random.Generator
         words = [emoji.keywords[position] for position in sorted(rng.permutation(len(emoji.keywords))[:count].tolist())]
         return f"{drawing} ({', '.join(words)})"
     return named
-
-
-def build_emoji(options: EmojiOptions, context: DatasetContext) -> EmojiDataset:
-    """Build the data set for a run. Raises as `EmojiDataset` does."""
-    return EmojiDataset(options, context.image_size, context.split, context.seed)

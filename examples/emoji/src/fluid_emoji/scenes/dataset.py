@@ -10,7 +10,6 @@ from fluid_core.data.captioned_images import CaptionedImage, JudgedPrompt
 from fluid_core.data.facts import Facts
 from fluid_core.data.shapes.vocabulary import COMBINED, TASKS
 from fluid_core.errors import ConfigurationError, DataError, InvalidRequestError
-from fluid_core.exchange import DatasetContext
 from fluid_emoji.emoji_folder import EmojiFolder, chosen_folder, read_emoji_folder
 from fluid_emoji.options import EmojiScenesOptions
 from fluid_emoji.scenes.captions import caption_of, parse_caption
@@ -188,8 +187,3 @@ def _check_complete(folder: EmojiFolder, vocabulary: SceneVocabulary, styles: tu
             f"{folder.path} lacks drawings of objects in scenes: {shown}. Fetch the emoji again, or leave these out of "
             "the options 'objects' and 'styles'."
         )
-
-
-def build_emoji_scenes(options: EmojiScenesOptions, context: DatasetContext) -> EmojiScenesDataset:
-    """Build the data set for a run. Raises as `EmojiScenesDataset` does."""
-    return EmojiScenesDataset(options, context.image_size, context.split, context.seed)
