@@ -55,46 +55,82 @@ def test_bidirectional_rows_see_every_row(transformer, rows, text):
 
 @pytest.mark.parametrize("chunks", [[1] * LENGTH, [4, 1, 3, 2], [LENGTH]])
 def test_a_cached_sequence_equals_the_causal_pass(transformer, rows, text, chunks):
-    """Rows extended one by one, in chunks of any size or at once come out as in one causal pass."""
+    """Rows that enter one by one, in chunks of any size or at once, end where the causal pass over them ends."""
     caches = transformer.caches(2, LENGTH)
-    parts = [transformer.extend(part, text, caches) for part in rows.split(chunks, dim=1)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), transformer(rows, text, causal=True), atol=1e-5, rtol=1e-5)
+    parts = [transformer.advance(part, text, caches, num_questions=1) for part in rows.split(chunks, dim=1)]
+    ends = torch.tensor(chunks).cumsum(0) - 1
+    expected = transformer(rows, text, causal=True)[:, ends]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-5, rtol=1e-5)
     assert all(cache.length == LENGTH for cache in caches)
 
 
-@pytest.mark.parametrize("num_committed", [0, 1, 6])
-def test_each_candidate_of_a_query_equals_the_pass_with_it_alone(transformer, rows, text, num_committed):
+@pytest.mark.parametrize("num_cached", [0, 1, 4])
+@pytest.mark.parametrize("num_new", [0, 2])
+def test_each_question_equals_the_pass_with_it_alone(transformer, rows, text, num_cached, num_new):
     """Several candidates for the next row do not see each other, and each gets what it would get as the next row."""
     caches = transformer.caches(2, LENGTH)
-    if num_committed:
-        transformer.extend(rows[:, :num_committed], text, caches)
+    if num_cached:
+        transformer.advance(rows[:, :num_cached], text, caches, num_questions=1)
+    before = rows[:, : num_cached + num_new]
     candidates = torch.randn(2, 4, SHAPE.width, generator=torch.Generator().manual_seed(4))
-    together = transformer.query(candidates, text, caches)
+    entering = torch.cat([before[:, num_cached:], candidates], dim=1)
+    together = transformer.advance(entering, text, caches, num_questions=4)
     for index in range(4):
-        alone = torch.cat([rows[:, :num_committed], candidates[:, index : index + 1]], dim=1)
+        alone = torch.cat([before, candidates[:, index : index + 1]], dim=1)
         expected = transformer(alone, text, causal=True)[:, -1]
         torch.testing.assert_close(together[:, index], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_query_leaves_the_cache_unchanged(transformer, rows, text):
-    """What is extended after a query is bit-equal to what would have been extended without it."""
-    asked, plain = transformer.caches(2, LENGTH), transformer.caches(2, LENGTH)
-    for caches in (asked, plain):
-        transformer.extend(rows[:, :3], text, caches)
-    transformer.query(rows[:, 5:9], text, asked)
-    assert [cache.length for cache in asked] == [3] * SHAPE.depth
-    for cache, expected in zip(asked, plain, strict=True):
-        assert torch.equal(cache.keys, expected.keys)
-        assert torch.equal(cache.values, expected.values)
-    assert torch.equal(transformer.extend(rows[:, 3:], text, asked), transformer.extend(rows[:, 3:], text, plain))
+@pytest.mark.parametrize("stays", [True, False])
+def test_the_first_question_stays_unless_it_is_forgotten(transformer, rows, text, stays):
+    """What follows sees the first question, and the others never; forgotten, none of them."""
+    caches = transformer.caches(2, LENGTH)
+    transformer.advance(rows[:, :5], text, caches, num_questions=3)
+    assert [cache.length for cache in caches] == [3] * SHAPE.depth
+    if not stays:
+        for cache in caches:
+            cache.forget_last()
+    found = transformer.advance(rows[:, 5:], text, caches, num_questions=1)
+    seen = torch.cat([rows[:, : 3 if stays else 2], rows[:, 5:]], dim=1)
+    expected = transformer(seen, text, causal=True)[:, -1:]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_full_cache_refuses_another_row(transformer, rows, text):
     """The capacity is a promise: a row beyond it is an error of ours, not a silent overwrite."""
     caches = transformer.caches(2, 3)
-    transformer.extend(rows[:, :3], text, caches)
+    transformer.advance(rows[:, :3], text, caches, num_questions=1)
     with pytest.raises(AssertionError, match="cache of 3 rows"):
-        transformer.extend(rows[:, 3:4], text, caches)
+        transformer.advance(rows[:, 3:4], text, caches, num_questions=1)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_some_rows_of_a_canvas_are_those_of_the_whole(rows, depth):
+    """Asked about some positions, other ones for each image, the transformer gives what the whole pass gives there."""
+    torch.manual_seed(1)
+    transformer = Transformer(BackboneShape(width=32, depth=depth, num_heads=4)).eval()
+    text = transformer.text(torch.randn(2, 5, 32), torch.ones(2, 5, dtype=torch.bool))
+    positions = torch.tensor([[7, 0, 3], [2, 9, 1]])
+    whole = transformer(rows, text, causal=False)
+    expected = torch.stack([whole[index, positions[index]] for index in range(2)])
+    torch.testing.assert_close(transformer.at(rows, text, positions), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_two_texts_for_every_image_share_what_comes_before_them(rows, depth):
+    """With twice as many texts as images, both halves come out as if every image had been given twice."""
+    torch.manual_seed(1)
+    transformer = Transformer(BackboneShape(width=32, depth=depth, num_heads=4)).eval()
+    text = transformer.text(torch.randn(4, 5, 32), torch.ones(4, 5, dtype=torch.bool))
+    twice = torch.cat([rows, rows])
+    positions = torch.tensor([[7, 0, 3], [2, 9, 1]])
+    expected = transformer.at(twice, text, torch.cat([positions, positions]))
+    torch.testing.assert_close(transformer.at(rows, text, positions), expected, atol=1e-5, rtol=1e-5)
+    shared, apart = transformer.caches(2, LENGTH, texts_per_row=2), transformer.caches(4, LENGTH)
+    for first, last in ((0, 3), (3, 8)):
+        found = transformer.advance(rows[:, first:last], text, shared, num_questions=2)
+        expected = transformer.advance(twice[:, first:last], text, apart, num_questions=2)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_text_padding_is_invisible(transformer, rows):

@@ -7,17 +7,18 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fluid_core.backbone.key_value_cache import KeyValueCache
+from fluid_core.backbone.next_rows import NextRows
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself.
 
-    The four ways to call it are four rules of who sees whom. `extend` and `query` give exactly what `causal` gives for
-    the same rows of the whole sequence, at the cost of the new rows alone.
+    The ways to call it are rules of who sees whom. `cached` gives exactly what `causal` gives for the same rows of the
+    whole sequence, at the cost of the new rows alone.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
@@ -33,37 +34,57 @@ class SelfAttention(nn.Module):
         queries, keys, values = self._project(x)
         return self._join(F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask))
 
+    def bidirectional_at(
+        self, x: Float[Tensor, "batch rows width"], positions: Int[Tensor, "batch chosen"]
+    ) -> Float[Tensor, "batch chosen width"]:
+        """As `bidirectional`, computed for the rows at `positions` alone."""
+        batch = torch.arange(len(x), device=x.device)[:, None]
+        (queries,) = self._project(x[batch, positions], first=0, count=1)
+        keys, values = self._project(x, first=1, count=2)
+        return self._join(F.scaled_dot_product_attention(queries, keys, values))
+
     def causal(self, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
         """Every row sees itself and the rows before it."""
         queries, keys, values = self._project(x)
         return self._join(F.scaled_dot_product_attention(queries, keys, values, is_causal=True))
 
-    def extend(self, x: Float[Tensor, "batch rows width"], cache: KeyValueCache) -> Float[Tensor, "batch rows width"]:
-        """The next rows of a causal sequence; their keys and values stay in the cache."""
+    def cached(
+        self,
+        x: Float[Tensor, "batch rows width"],
+        cache: KeyValueCache,
+        rows: NextRows,
+        mask: Bool[Tensor, "rows all_rows"] | None,
+    ) -> Float[Tensor, "batch rows width"]:
+        """The next rows of a causal sequence, of which `rows` says what they are; `mask` is `rows.mask`."""
         queries, keys, values = self._project(x)
-        num_before, num_rows = cache.length, x.shape[1]
-        cache.append(keys, values)
-        mask = None
-        if num_rows > 1:
-            sees = torch.ones(num_rows, num_before + num_rows, dtype=torch.bool, device=x.device)
-            mask = sees.tril(diagonal=num_before)
-        return self._join(F.scaled_dot_product_attention(queries, cache.keys, cache.values, attn_mask=mask))
-
-    def query(self, x: Float[Tensor, "batch rows width"], cache: KeyValueCache) -> Float[Tensor, "batch rows width"]:
-        """Several candidates for the NEXT row: each sees the cache and itself, none is kept."""
-        queries, keys, values = self._project(x)
-        num_rows = x.shape[1]
-        own = torch.eye(num_rows, dtype=torch.bool, device=x.device)
-        mask = torch.cat([own.new_ones(num_rows, cache.length), own], dim=1)
-        keys = torch.cat([cache.keys, keys], dim=2)
-        values = torch.cat([cache.values, values], dim=2)
+        keys, values = cache.add(keys, values, num_committed=rows.num_committed)
         return self._join(F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask))
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        split = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        # Not by index: the gradient of each would fill a tensor of all three.
-        queries, keys, values = split.unbind(0)
-        return queries, keys, values
+    def cached_questions(
+        self,
+        x: Float[Tensor, "batch rows width"],
+        cache: KeyValueCache,
+        rows: NextRows,
+        mask: Bool[Tensor, "rows all_rows"] | None,
+    ) -> Float[Tensor, "batch questions width"]:
+        """As `cached`, computed for the questions alone."""
+        (queries,) = self._project(x[:, -rows.num_questions :], first=0, count=1)
+        keys, values = self._project(x, first=1, count=2)
+        keys, values = cache.add(keys, values, num_committed=rows.num_committed)
+        mask = None if mask is None else mask[-rows.num_questions :]
+        return self._join(F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask))
+
+    def _project(self, x: Tensor, *, first: int = 0, count: int = 3) -> tuple[Tensor, ...]:
+        """Queries, keys and values of rows, or `count` of the three from number `first` on."""
+        projected: Tensor = self.qkv(x) if count == 3 else self._some_of_qkv(x, first, count)
+        split = projected.unflatten(-1, (count, self.num_heads, -1))  # type: ignore[no-untyped-call]
+        # Not by index: the gradient of each would fill a tensor of all of them.
+        parts: tuple[Tensor, ...] = split.permute(2, 0, 3, 1, 4).unbind(0)
+        return parts
+
+    def _some_of_qkv(self, x: Tensor, first: int, count: int) -> Tensor:
+        part = slice(first * x.shape[-1], (first + count) * x.shape[-1])
+        return F.linear(x, self.qkv.weight[part], self.qkv.bias[part])
 
     def _join(self, heads: Tensor) -> Tensor:
         joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))

@@ -8,7 +8,7 @@ from torch import Tensor
 class KeyValueCache:
     """Preallocated keys and values of one attention layer, filled from the front.
 
-    `capacity` is the longest sequence it will hold. Rows are appended once and never change.
+    `capacity` is the longest sequence it will hold, questions included. Committed rows never change.
     """
 
     def __init__(
@@ -26,24 +26,25 @@ class KeyValueCache:
         self._values = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
 
-    def append(
+    def add(
         self,
         keys: Float[Tensor, "batch heads rows head_width"],
         values: Float[Tensor, "batch heads rows head_width"],
-    ) -> None:
-        """Commit the keys and values of the next rows."""
+        *,
+        num_committed: int,
+    ) -> tuple[Float[Tensor, "batch heads _ head_width"], Float[Tensor, "batch heads _ head_width"]]:
+        """Commit the first `num_committed` rows. Returns keys and values of what was committed before and all rows.
+
+        The other rows stand in the memory behind the committed ones, where the next call overwrites them.
+        """
         end = self.length + keys.shape[2]
         assert end <= self._keys.shape[2], f"cache of {self._keys.shape[2]} rows can not take row {end}"
         self._keys[:, :, self.length : end] = keys
         self._values[:, :, self.length : end] = values
-        self.length = end
+        self.length += num_committed
+        return self._keys[:, :, :end], self._values[:, :, :end]
 
-    @property
-    def keys(self) -> Float[Tensor, "batch heads rows head_width"]:
-        """Keys of all committed rows."""
-        return self._keys[:, :, : self.length]
-
-    @property
-    def values(self) -> Float[Tensor, "batch heads rows head_width"]:
-        """Values of all committed rows."""
-        return self._values[:, :, : self.length]
+    def forget_last(self) -> None:
+        """Take back the row that was committed last."""
+        assert self.length > 0, "an empty cache has no row to forget"
+        self.length -= 1

@@ -42,7 +42,7 @@ class TokenEmbedding(nn.Module):
         self, tokens: Shaped[Tensor, "batch length *token"], known: Bool[Tensor, "batch length"]
     ) -> Float[Tensor, "batch length width"]:
         """Rows of a canvas; what `tokens` holds where `known` is False makes no difference."""
-        content = torch.where(known[..., None], self.content(tokens), self.placeholder)
+        content = torch.where(known[..., None], self._embedded(tokens), self.placeholder)
         rows: Tensor = content + self.position.table
         return rows
 
@@ -66,8 +66,13 @@ class TokenEmbedding(nn.Module):
         target: Int[Tensor, "batch rows"],
     ) -> Float[Tensor, "batch rows width"]:
         """Rows that hold `tokens`, which stand at `positions`, and predict the positions `target`."""
-        rows: Tensor = self.content(tokens) + self.position(positions)
+        rows: Tensor = self._embedded(tokens) + self.position(positions)
         return rows if self.target_position is None else rows + self.target_position(target)
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        # Vectors stay in single precision when the weights are cast.
+        embedded: Tensor = self.content(tokens.to(self.placeholder.dtype) if tokens.is_floating_point() else tokens)
+        return embedded
 
 
 def _gather(tokens: Tensor, positions: Int[Tensor, "batch rows"]) -> Tensor:

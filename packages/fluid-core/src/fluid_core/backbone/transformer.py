@@ -6,13 +6,15 @@ Pre-normalisation, biases and GELU are our choices; the paper does not state the
 import math
 from collections.abc import Callable
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fluid_core.backbone.attention import CrossAttention, SelfAttention, TextKeysValues
 from fluid_core.backbone.feed_forward import FeedForward
 from fluid_core.backbone.key_value_cache import KeyValueCache
 from fluid_core.backbone.layer_norm import layer_norm
+from fluid_core.backbone.next_rows import NextRows
 from fluid_core.backbone.sizes import BackboneShape
 
 
@@ -31,17 +33,29 @@ class TransformerBlock(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(
-        self, x: Float[Tensor, "batch rows width"], text: TextKeysValues, attend: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "batch rows width"]:
-        """Rows after this block; `attend` is this block's self-attention in one of its four modes."""
-        x = x + self.dropout(attend(self.self_attention_norm(x)))
+        self,
+        x: Float[Tensor, "batch rows width"],
+        text: TextKeysValues,
+        attend: Callable[[Tensor], Tensor],
+        wanted: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "texts some_rows width"]:
+        """Rows after this block; `attend` is this block's self-attention in one of its modes.
+
+        There may be more texts than rows of images, a multiple: all images then come once for the first texts, once
+        for the next, and so on. With `wanted`, which selects rows, `attend` gives those alone.
+        """
+        attended = attend(self.self_attention_norm(x))
+        x = (x if wanted is None else wanted(x)) + self.dropout(attended)
+        if len(text.keys) > len(x):
+            # Until they first look at the text, images that differ in nothing else are the same.
+            x = x.repeat(len(text.keys) // len(x), 1, 1)
         x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), text))
         updated: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return updated
 
 
 class Transformer(nn.Module):
-    """The stack of blocks. `forward` serves training; `extend` and `query` serve generation from a cache."""
+    """The stack of blocks. `forward` serves training; `at` and `advance` compute what generation asks for, no more."""
 
     def __init__(self, shape: BackboneShape) -> None:
         super().__init__()
@@ -76,35 +90,66 @@ class Transformer(nn.Module):
             x = block(x, block_text, attention.causal if causal else attention.bidirectional)
         return self._normalised(x)
 
-    def extend(
-        self, x: Float[Tensor, "batch rows width"], text: list[TextKeysValues], caches: list[KeyValueCache]
-    ) -> Float[Tensor, "batch rows width"]:
-        """Commit the next rows of a causal sequence, whose own next position is final."""
-        for block, block_text, cache in zip(self._blocks(), text, caches, strict=True):
-            x = block(x, block_text, lambda h, b=block, c=cache: b.self_attention.extend(h, c))
+    def at(
+        self,
+        x: Float[Tensor, "batch rows width"],
+        text: list[TextKeysValues],
+        positions: Int[Tensor, "batch chosen"],
+    ) -> Float[Tensor, "texts chosen width"]:
+        """Hidden vectors of some rows of a canvas; the last block computes nothing else.
+
+        There may be more texts than canvases, a multiple: all canvases for the first texts come first.
+        """
+        *blocks, last = self._blocks()
+        for block, block_text in zip(blocks, text, strict=False):
+            x = block(x, block_text, block.self_attention.bidirectional)
+        positions = positions.repeat(len(x) // len(positions), 1)
+        index = torch.arange(len(x), device=x.device)[:, None], positions
+        x = last(x, text[-1], lambda h: last.self_attention.bidirectional_at(h, positions), lambda rows: rows[index])
         return self._normalised(x)
 
-    def query(
-        self, x: Float[Tensor, "batch rows width"], text: list[TextKeysValues], caches: list[KeyValueCache]
-    ) -> Float[Tensor, "batch rows width"]:
-        """Ask about several possible next rows, each seeing the cache and itself; nothing is kept."""
-        for block, block_text, cache in zip(self._blocks(), text, caches, strict=True):
-            x = block(x, block_text, lambda h, b=block, c=cache: b.self_attention.query(h, c))
+    def advance(
+        self,
+        x: Float[Tensor, "batch rows width"],
+        text: list[TextKeysValues],
+        caches: list[KeyValueCache],
+        *,
+        num_questions: int,
+    ) -> Float[Tensor, "texts questions width"]:
+        """Go on with a causal sequence: commit rows and ask about several possible next ones.
+
+        The last `num_questions` rows (1 or more) are the questions, as `NextRows` tells; theirs are the hidden vectors.
+        There may be more texts than sequences, as in `at`.
+        """
+        rows = NextRows(num_rows=x.shape[1], num_questions=num_questions)
+        mask = rows.mask(caches[0].length, x.device)
+        *blocks, last = self._blocks()
+        for block, block_text, cache in zip(blocks, text, caches, strict=False):
+            x = block(x, block_text, lambda h, b=block, c=cache: b.self_attention.cached(h, c, rows, mask))
+        x = last(
+            x,
+            text[-1],
+            lambda h: last.self_attention.cached_questions(h, caches[-1], rows, mask),
+            lambda h: h[:, -num_questions:],
+        )
         return self._normalised(x)
 
-    def caches(self, batch_size: int, capacity: int) -> list[KeyValueCache]:
-        """An empty cache for every block, on the device and in the type of the weights."""
+    def caches(self, batch_size: int, capacity: int, *, texts_per_row: int = 1) -> list[KeyValueCache]:
+        """An empty cache for every block, on the device and in the type of the weights.
+
+        With several texts for each sequence the first block, where they are still the same, keeps one of each.
+        """
         weight = self.output_norm.weight
         return [
             KeyValueCache(
-                batch_size=batch_size,
+                batch_size=batch_size * (texts_per_row if index else 1),
                 num_heads=self.shape.num_heads,
                 capacity=capacity,
                 head_width=self.shape.width // self.shape.num_heads,
                 device=weight.device,
                 dtype=weight.dtype,
             )
-            for _ in self.blocks
+            for index in range(len(self.blocks))
         ]
 
     def _blocks(self) -> list[TransformerBlock]:

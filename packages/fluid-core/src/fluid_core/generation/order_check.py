@@ -1,0 +1,36 @@
+"""Whether a model can sample in an order other than the one it was trained with."""
+
+import attrs
+
+from fluid_core.errors import IncompatibleComponentsError
+from fluid_core.exchange import AttentionPattern, TrainedPermutations
+from fluid_core.model import FluidModel
+from fluid_core.protocols import OrderPolicy
+from fluid_core.sampler_choice import check_confidence
+
+
+def check_order(model: FluidModel, order: OrderPolicy) -> None:
+    """Raise `IncompatibleComponentsError` unless a model trained with its own order can sample in `order`.
+
+    A model over one fixed permutation follows its own. One over any permutation follows every order of its own
+    attention. A causal one also follows bidirectional orders, from its cache: whichever positions come next, predicting
+    each from the tokens that are known is what it learned.
+    """
+    own = model.order
+    same_order = type(order) is type(own) and _options(order) == _options(own)
+    attention_fits = own.attention in (order.attention, AttentionPattern.CAUSAL)
+    if not same_order and not (own.trained_permutations is TrainedPermutations.ANY and attention_fits):
+        other_options = " with other options" if type(order) is type(own) else ""
+        raise IncompatibleComponentsError(
+            f"The model was trained with {own.attention} attention over {own.trained_permutations} permutations "
+            f"({type(own).__name__}) and can not sample with {type(order).__name__}{other_options}, which needs "
+            f"{order.attention} attention over {order.trained_permutations} permutations. Use an order the "
+            "model was trained for."
+        )
+    check_confidence(order, model.head)  # type: ignore[arg-type]
+
+
+def _options(order: OrderPolicy) -> object:
+    """The options of an order, if it has some: with other ones a fixed order may be another permutation."""
+    options = getattr(order, "options", None)
+    return options if attrs.has(type(options)) else None
