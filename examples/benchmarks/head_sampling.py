@@ -32,6 +32,7 @@ from fluid_core.exchange import Guidance, SamplerSettings, SamplingRequest
 from fluid_core.keyed_random import KeyedRandom
 from fluid_heads import DiffusionHead, DiffusionOptions, FlowHead, FlowOptions, SoftmaxHead, SoftmaxOptions
 from fluid_heads.denoising.network import DenoisingNetwork
+from machine_limits import MachineLimits, measure_limits, seconds_of
 
 GRID = Grid(height=16, width=16)
 CHANNELS = 16
@@ -39,14 +40,6 @@ BACKENDS = ("reference", "fused")
 TIMESTEPS_PER_TOKEN = 4
 AGREE_WITHIN = 1e-3
 console = Console(width=None if sys.stdout.isatty() else 140)
-
-
-@attrs.frozen(kw_only=True)
-class MachineLimits:
-    """What this machine reaches at best."""
-
-    flops_per_second: float
-    bytes_per_second: float
 
 
 @attrs.frozen(kw_only=True)
@@ -66,10 +59,7 @@ def main() -> None:
     arguments = _arguments()
     torch.manual_seed(0)
     limits = measure_limits()
-    console.print(
-        f"{torch.get_num_threads()} threads; matrix products {limits.flops_per_second / 1e9:.0f} GFLOP/s, "
-        f"copies {limits.bytes_per_second / 1e9:.1f} GB/s"
-    )
+    console.print(str(limits))
     rows: list[dict[str, Any]] = []
     for name in arguments.heads:
         head = build_head(name, width=arguments.width, depth=arguments.depth)
@@ -81,18 +71,6 @@ def main() -> None:
     console.print(_table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-
-
-def measure_limits() -> MachineLimits:
-    """Best of several large matrix products and copies; a copy counts what it reads and what it writes."""
-    a, b = torch.randn(2560, 1024), torch.randn(1024, 4096)
-    source = torch.randn(64 * 1024 * 1024)
-    target = torch.empty_like(source)
-    product = min(_seconds(lambda: a @ b) for _ in range(8))
-    copy = min(_seconds(lambda: target.copy_(source)) for _ in range(5))
-    return MachineLimits(
-        flops_per_second=2.0 * 2560 * 1024 * 4096 / product, bytes_per_second=2.0 * 4.0 * source.numel() / copy
-    )
 
 
 def build_head(name: str, *, width: int, depth: int) -> nn.Module:
@@ -139,7 +117,7 @@ def measure(
     times: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
     while len(times["fused"]) < arguments.repeats:
         for backend in BACKENDS:
-            times[backend].append(_seconds(lambda backend=backend: draw(backend)))  # type: ignore[misc]
+            times[backend].append(seconds_of(lambda backend=backend: draw(backend)))  # type: ignore[misc]
     work = _work(head, num_tokens, steps=steps or 1, guided=guided)
     reference = statistics.median(times["reference"])
     rows = []
@@ -197,7 +175,7 @@ def measure_loss(head: Any, *, arguments: argparse.Namespace, limits: MachineLim
         train(backend)
     while len(times["shared"]) < arguments.repeats:
         for backend in backends:
-            times[backend].append(_seconds(lambda backend=backend: train(backend)))  # type: ignore[misc]
+            times[backend].append(seconds_of(lambda backend=backend: train(backend)))  # type: ignore[misc]
     # Backward takes two products for each of the forward pass; a gradient is written for every weight.
     one_way = _work(head, num_tokens, steps=draws, guided=False)
     work = Work(flops=3.0 * one_way.flops, num_bytes=3.0 * 4.0 * sum(p.numel() for p in head.parameters()))
@@ -247,12 +225,6 @@ def _work(head: Any, num_tokens: int, *, steps: int, guided: bool) -> Work:
     each += sum(layer.weight.numel() for block in network.blocks for layer in block.mlp if isinstance(layer, nn.Linear))
     products = steps * (halves * (modulation + each) + shared) + halves * once
     return Work(flops=2.0 * products * num_tokens, num_bytes=4.0 * (modulation + once + steps * (shared + each)))
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

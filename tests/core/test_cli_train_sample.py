@@ -118,7 +118,7 @@ def test_sample_draws_a_file_for_each_image_and_a_sheet(fluid, trained, tmp_path
     code, out, err = fluid("sample", trained, "a red circle", "two blue squares", *call)
     assert (code, err) == (0, "")
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert names == ["00000.png", "00001.png", "00002.png", "00003.png", "sheet.png"]
+    assert names == ["00000.png", "00001.png", "00002.png", "00003.png", "run.json", "sheet.png"]
     assert pixels(tmp_path / "samples/00000.png").shape == (24, 24, 3)
     lines = out.splitlines()
     assert [line.split("  ")[-1] for line in lines] == ["a red circle"] * 2 + ["two blue squares"] * 2 + [
@@ -132,6 +132,8 @@ def test_sample_draws_a_file_for_each_image_and_a_sheet(fluid, trained, tmp_path
     )
     assert code == 0
     for name in names:
+        if name.endswith(".json"):
+            continue
         assert np.array_equal(pixels(tmp_path / "samples" / name), pixels(tmp_path / "again" / name))
 
 
@@ -194,10 +196,18 @@ def test_a_run_that_has_not_finished_says_how_to_continue(fluid, saved_run):
         (("sample", "{run}", "a", "--guidance-schedule", "interval"), "two shares of progress"),
         (("sample", "{run}", "a", "--guidance-interval", "0.2", "0.8"), "no meaning in the schedule 'constant'"),
         (("sample", "{run}", "a", "--temperature", "-1"), "temperature"),
-        (("sample", "{run}", "a", "--images-per-prompt", "0"), "num_images_per_prompt"),
+        (("sample", "{run}", "a", "--images-per-prompt", "0"), "--images-per-prompt, found 0"),
         (("sample", "{run}", "a", "--seed", "-4"), "seed"),
         (("sample", "{run}", "a", "--head-option", "top_k"), "such as 'top_k=50'"),
         (("sample", "{run}", "a", "--head-option", "top_k=5"), "top_k"),
+        (("sample", "{run}", "a", "--batch-size", "0"), "--batch-size, found 0"),
+        (("sample", "{run}", "a", "--order", "haltn"), "Did you mean 'halton'"),
+        (("sample", "{run}", "a", "--order", "raster"), "trained with bidirectional attention"),
+        (("sample", "{run}", "a", "--order", "halton", "--order-option", "step=linear"), "step"),
+        (("sample", "{run}", "a", "--order-option", "steps=linear"), "add --order NAME"),
+        (("sample", "{run}", "a", "--device", "abacus"), "abacus"),
+        (("sample", "{run}", "--prompts", "nowhere.txt"), "no file of prompts at nowhere.txt"),
+        (("sample", "{run}", "--prompts", "{config}"), "ends in .txt or .jsonl"),
         (("sample", "{run}", "a", "--out", "{config}"), "can not be written"),
         (("sample", "{run}/model/model.safetensors", "a"), "Expected the folder of a saved model"),
     ],
@@ -224,7 +234,15 @@ def saved_run(small_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("train",), ("sample", "x"), ("sample", "x", "a", "--guidance-schedule", "wild"), ("paint",)]
+    "arguments",
+    [
+        ("train",),
+        ("sample",),
+        ("sample", "x"),
+        ("sample", "x", "a", "--prompts", "file.txt"),
+        ("sample", "x", "a", "--guidance-schedule", "wild"),
+        ("paint",),
+    ],
 )
 def test_a_command_line_that_can_not_be_understood_ends_with_two(fluid, arguments):
     """Usage goes to the error output."""

@@ -7,6 +7,7 @@ from PIL import Image
 
 from fluid_core import FluidPipeline
 from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError, PromptError
+from fluid_orders import HaltonOrder
 
 
 @pytest.fixture
@@ -165,6 +166,32 @@ def test_negative_prompts_are_one_for_all_or_one_for_each(pipeline):
     assert torch.equal(one, each)
     assert not torch.equal(one, none)
     assert torch.equal(pipeline(["a", "b"], negative_prompt="ugly", **call).images, pipeline(["a", "b"], **call).images)
+
+
+def test_every_setting_reaches_the_picture(pipeline):
+    """Each changes what is drawn from the same seed; the steps of the order are those asked for."""
+    base = {"seed": 3, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
+    picture = pipeline("a", **base).images
+    assert torch.equal(picture, pipeline("a", **base, head_backend="auto", guidance_schedule="constant").images)
+    for changed in (
+        {"num_inference_steps": 3},
+        {"num_head_steps": 3},
+        {"head_options": {"num_sampling_steps": 4}},
+        {"guidance_scale": 2.0},
+        {"guidance_schedule": "cosine"},
+        {"guidance_schedule": "interval", "guidance_interval": (0.5, 1.0)},
+        {"temperature": 0.5},
+        {"negative_prompt": "b"},
+        {"negative_prompt_embeds": pipeline.encode_prompts("b")},
+        {"order": HaltonOrder()},
+        {"seed": 4},
+    ):
+        assert not torch.equal(pipeline("a", **{**base, **changed}).images, picture), changed
+    embeds = pipeline.encode_prompts("a")
+    assert torch.equal(pipeline(prompt_embeds=embeds, **base).images, picture)
+    reference = pipeline("a", **base, head_backend="reference")
+    assert reference.head_backend == "reference"
+    torch.testing.assert_close(reference.images, picture, atol=1e-4, rtol=1e-4)
 
 
 def test_another_order_can_be_asked_for(pipeline, small_model):

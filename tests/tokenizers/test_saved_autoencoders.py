@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from fluid_core import FluidConfig, FluidModel, FluidPipeline, Trainer
 from fluid_core.configuration import BackboneConfig, ComponentChoice, TrainingConfig
-from fluid_core.errors import CheckpointError
+from fluid_core.errors import CheckpointError, CheckpointMismatchError
 
 CALL = {"seed": 11, "output_type": "pt", "num_inference_steps": 4}
 KL = {"image_size": 16, "patch_size": 2}
@@ -139,13 +139,16 @@ def test_a_foreign_folder_named_tokenizer_is_not_deleted(weights, scenes, tmp_pa
         FluidPipeline(model).save_pretrained(tmp_path / "project")
 
 
-def test_a_resumed_run_equals_one_without_interruption(weights, tmp_path):
-    """Statistics are measured once and come from the checkpoint on resume, which holds no copy of the autoencoder."""
+@pytest.fixture
+def run(weights):
+    """A function that makes the configuration of a run of some steps on the KL autoencoder, or on the VQGAN."""
 
-    def config(num_steps):
+    def make(num_steps, name="kl-autoencoder"):
+        folder = {"kl-autoencoder": "vae", "vq-autoencoder": "vqgan"}[name]
+        options = KL if name == "kl-autoencoder" else {"image_size": 16}
         return _config(
-            "kl-autoencoder",
-            {**KL, "path": str(weights / "vae")},
+            name,
+            {**options, "path": str(weights / folder)},
             data=ComponentChoice(name="shapes", options={"num_examples": 20, "num_validation_examples": 4}),
             training=TrainingConfig(
                 num_steps=num_steps,
@@ -159,15 +162,48 @@ def test_a_resumed_run_equals_one_without_interruption(weights, tmp_path):
             ),
         )
 
-    Trainer(config(2), tmp_path / "broken").train()
+    return make
+
+
+def test_a_resumed_run_equals_one_without_interruption(run, tmp_path):
+    """Statistics are measured once and come from the checkpoint on resume, which holds no copy of the autoencoder."""
+    Trainer(run(2), tmp_path / "broken").train()
     checkpoint = load_file(tmp_path / "broken" / "checkpoints" / "step-00000002" / "model.safetensors")
     assert not [name for name in checkpoint if name.startswith("tokenizer.autoencoder")]
     assert bool(checkpoint["tokenizer.statistics.measured_marker"])
-    resumed = Trainer(config(4), tmp_path / "broken", resume=True)
+    resumed = Trainer(run(4), tmp_path / "broken", resume=True)
     resumed.train()
-    whole = Trainer(config(4), tmp_path / "whole")
+    whole = Trainer(run(4), tmp_path / "whole")
     whole.train()
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, resumed.model.state_dict()[name]), name
     for saved in ("model", "model-raw"):
         assert (tmp_path / "whole" / saved / "tokenizer" / "latent_statistics.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["kl-autoencoder", "vq-autoencoder"])
+def test_a_run_is_not_resumed_with_another_autoencoder(run, weights, tiny_autoencoders, tmp_path, name):
+    """Other weights in the same folder are refused, both sides named; with a copy of the former ones it goes on."""
+    folder = weights / ("vae" if name == "kl-autoencoder" else "vqgan")
+    first = Trainer(run(2, name), tmp_path / "run")
+    first.train()
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000002"
+    identity = first.model.tokenizer.identity()
+    assert json.loads((checkpoint / "state.json").read_text())["identities"] == {"tokenizer": identity}
+    shutil.copytree(folder, tmp_path / "former")
+    shutil.rmtree(folder)
+    other = tiny_autoencoders.kl() if name == "kl-autoencoder" else tiny_autoencoders.vq()
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.001)
+    other.save_pretrained(folder)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointMismatchError) as raised:
+        Trainer(run(4, name), tmp_path / "run", resume=True)
+    message = str(raised.value)
+    assert "step-00000002 belongs to a run with another tokenizer than the one in its place now" in message
+    assert identity[:12] in message
+    assert "Put the former ones back" in message
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "former", folder)
+    assert Trainer(run(4, name), tmp_path / "run", resume=True).train().num_steps == 4

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from fluid_core.catalog import installed_components
-from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages
+from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages, EpochVariants
 from fluid_core.data.mixture import MixtureDataset
+from fluid_core.data.open_batches import open_batches
 from fluid_core.data.options import MixtureOptions, MixturePart
 from fluid_core.errors import ConfigurationError, DataError
 from fluid_core.exchange import DatasetContext
@@ -28,6 +30,70 @@ class Named:
         if not 0 <= index < self.count:
             raise IndexError(index)
         return CaptionedImage(image=torch.zeros(3, 4, 4), caption=f"{self.name} {index}")
+
+
+class Drawn(Named):
+    """Items that tell their epoch as well."""
+
+    varies = True
+
+    def __getitem__(self, index: int) -> CaptionedImage:
+        """Item `index` of the first epoch."""
+        return self.variant(index, epoch=0)
+
+    def variant(self, index: int, *, epoch: int) -> CaptionedImage:
+        """Item `index` of `epoch`."""
+        return CaptionedImage(image=torch.zeros(3, 4, 4), caption=f"{self.name} {index} {epoch}")
+
+
+def epochs_of(mixture, num_epochs):
+    """The captions of every epoch of training, through the loader that training uses."""
+    batches = open_batches(mixture, batch_size=len(mixture), seed=0)
+    captions = [sorted(batches.batch(step).captions) for step in range(num_epochs)]
+    batches.close()
+    return captions
+
+
+def test_parts_draw_anew_in_every_epoch():
+    """What a part draws for an item is never the same twice, over its own rounds and the epochs of the mixture."""
+    mixture = MixtureDataset((Drawn("a", 30), Drawn("b", 70), Named("c", 100)), (1.0, 1.0, 2.0))
+    assert isinstance(mixture, EpochVariants)
+    assert mixture.varies
+    captions = epochs_of(mixture, 3)
+    assert captions[0] == sorted(mixture[index].caption for index in range(len(mixture)))
+    drawn = [caption for epoch in captions for caption in epoch if not caption.startswith("c")]
+    assert len(drawn) == len(set(drawn)) == 3 * len(mixture) // 2
+    assert {tuple(caption.split()[:2]) for caption in drawn} == {("a", str(i)) for i in range(30)} | {
+        ("b", str(i)) for i in range(70)
+    }
+    steady = MixtureDataset((Named("a", 30), Named("b", 70)), (1.0, 1.0))
+    assert not steady.varies
+    first, second = epochs_of(steady, 2)
+    assert first == second
+
+
+def test_random_crops_in_a_mixture_move_from_epoch_to_epoch(tmp_path):
+    """A picture of a folder that is part of a mixture is cut elsewhere in the next epoch, and there again in another
+    run; where nothing is drawn, every epoch shows the middle.
+    """
+    picture = Image.new("RGB", (160, 16))
+    picture.putdata([(x, x, x) for _ in range(16) for x in range(160)])
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a ramp"}\n')
+    picture.save(tmp_path / "a.png")
+
+    def brightness(crop):
+        options = {"path": str(tmp_path), "crop": crop, "validation_fraction": 0.0}
+        parts = MixtureOptions(parts=(MixturePart(name="image-folder", options=options),))
+        mixture = installed_components().build("dataset", "mixture", parts, DatasetContext(image_size=(16, 16)))
+        batches = open_batches(mixture, batch_size=1, seed=0)
+        found = [round(float(batches.batch(epoch).images.mean()), 4) for epoch in range(40)]
+        batches.close()
+        return found
+
+    moving = brightness("random")
+    assert moving == brightness("random")
+    assert len(set(moving)) > 20
+    assert len(set(brightness("center"))) == 1
 
 
 def test_shares_hold_in_every_stretch_and_nothing_is_left_out():

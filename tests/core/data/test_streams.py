@@ -144,6 +144,29 @@ def test_processes_divide_the_shards(num_processes):
     assert set(opened_shards.values()) == {2}
 
 
+def test_processes_stay_together_where_shards_do_not_divide_evenly():
+    """Three shards among two processes: a shard more for one epoch is one less in the next, so that nobody runs ahead.
+
+    Every epoch still has every sample once.
+    """
+    sizes, num_epochs = [4] * 3, 6
+    delivered, positions = Counter(), []
+    for rank in range(2):
+        share = Processes(rank=rank, count=2).share(4)
+        loader = opened(Numbers(sizes, shuffle_buffer=1), batch_size=4, share=share)
+        values = []
+        for step in range(3 * num_epochs):
+            batch = loader.batch(step)
+            whole = batch.images[:, 0, 0, 0]
+            values += zip(batch.captions, whole.tolist(), strict=True)
+            positions.append((step, loader.state()["epoch"]))
+        loader.close()
+        delivered.update((key, round(value - epoch_free(*map(int, key.split("."))))) for key, value in values)
+    assert delivered == Counter({(key, epoch): 1 for key in keys_of(sizes) for epoch in range(num_epochs)})
+    reached = [{epoch for at, epoch in positions if at == step} for step in range(3 * num_epochs)]
+    assert all(max(epochs) - min(epochs) <= 1 for epochs in reached)
+
+
 def test_too_few_shards_are_refused():
     """Each process needs one; the message says what to do."""
     share = Processes(rank=0, count=3).share(3)

@@ -1,6 +1,7 @@
 """Building caches: estimates, room on the disk, builds that were killed, and items that can not be used."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from fluid_core.errors import (
     TooManySkippedError,
     UnreadableImageError,
 )
+from fluid_core.text import example_t5_options
 
 SMALL_SHARDS = {"shard_megabytes": 0.06}
 """Eight images of 24 x 24 pixels."""
@@ -54,6 +56,23 @@ def contents(folder):
 def opened(folder, split="train"):
     """The data set of a cache."""
     return TokenCacheDataset(TokenCacheOptions(path=str(folder)), (24, 24), split)
+
+
+def test_captions_that_are_cut_are_counted(cache_config, make_builder, tmp_path, caplog):
+    """A caption in full and the sum, once for what is measured before and once for the build, and no line for each."""
+    path = example_t5_options(tmp_path / "t5").path
+    encoder = ComponentChoice(name="t5", options={"path": path, "max_length": 4})
+    with caplog.at_level(logging.WARNING, logger="fluid_core"):
+        builder = make_builder(cache_config(text_encoder=encoder), tmp_path / "cache")
+        caplog.clear()
+        manifest = builder.build()
+    first, last = caplog.messages
+    num_captions = len({row.caption for row in map(opened(tmp_path / "cache").__getitem__, range(30))})
+    assert manifest.shards["train"]
+    assert first.endswith("was cut from the end. Further texts that are cut are counted.")
+    counted = [int(word) for word in last.split() if word.isdigit()]
+    assert last == f"Truncated {counted[0]} of {counted[0]} texts in all."
+    assert counted[0] >= num_captions
 
 
 def test_the_estimate_comes_true(cache_config, make_builder, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from fluid_core import FluidConfig, Trainer
-from fluid_core.configuration import ComponentChoice, TrainingConfig, config_to_json
+from fluid_core.configuration import ComponentChoice, TokenizerRunConfig, TrainingConfig, config_to_json
 from fluid_core.training.progress import TrainingProgress
 
 SHAPES = ComponentChoice(name="shapes", options={"num_examples": 30, "num_validation_examples": 10})
@@ -75,25 +75,32 @@ TRAIN = """
 import sys
 from pathlib import Path
 from fluid_core import Trainer
-from fluid_core.configuration import config_from_json
+from fluid_core.configuration import config_from_json, tokenizer_run_from_json
+from fluid_core.training.tokenizer_trainer import TokenizerTrainer
 
-config, folder, resume = sys.argv[1:]
-Trainer(config_from_json(Path(config).read_text(), source="test"), folder, resume=resume == "resume").train()
+kind, config, folder, resume = sys.argv[1:]
+read, trainer = {
+    "FluidConfig": (config_from_json, Trainer),
+    "TokenizerRunConfig": (tokenizer_run_from_json, TokenizerTrainer),
+}[kind]
+trainer(read(Path(config).read_text(), source="test"), folder, resume=resume == "resume").train()
 """
 
 
 @pytest.fixture(scope="session")
 def train_in_processes() -> Callable[..., str]:
-    """A function that trains through `torchrun` as a user does and returns what was printed."""
+    """A function that trains a model or a tokenizer through `torchrun` as a user does and returns what was printed."""
 
-    def train(config: FluidConfig, folder: Any, *, num_processes: int, resume: bool = False) -> str:
+    def train(
+        config: FluidConfig | TokenizerRunConfig, folder: Any, *, num_processes: int, resume: bool = False
+    ) -> str:
         folder.parent.mkdir(exist_ok=True)
         script, saved = folder.parent / "train.py", folder.parent / f"{folder.name}.json"
         script.write_text(TRAIN)
         saved.write_text(config_to_json(config))
         start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
         run = subprocess.run(
-            [*start, str(script), str(saved), str(folder), "resume" if resume else "new"],
+            [*start, str(script), type(config).__name__, str(saved), str(folder), "resume" if resume else "new"],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,

@@ -44,6 +44,22 @@ def test_shares_cover_a_batch():
         Processes(rank=0, count=3).share(2)
 
 
+def test_every_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    """The second process of a machine takes the second GPU; a third one on two GPUs the first again."""
+    taken = []
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    for local_rank in ("0", "1", "2"):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        assert Processes.join().count == 3
+    assert taken == [0, 1, 0]
+
+
 def test_one_process_changes_nothing():
     """Without others there is nothing to wait for, to copy or to add."""
     alone = Processes.join()
@@ -58,5 +74,6 @@ def test_one_process_changes_nothing():
     alone.copy_from_first(module)
     alone.sum_gradients(module.parameters())
     alone.wait()
+    alone.leave()
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
     assert module.bias.grad is None

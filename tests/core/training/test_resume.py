@@ -11,6 +11,7 @@ import torch
 from fluid_core.atomic_files import read_safetensors, write_safetensors
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, FluidError
+from fluid_core.text import example_transformers_options
 from fluid_core.training.checkpoint import Progress, checkpoints, save_checkpoint
 from fluid_core.training.metrics import read_metrics
 from fluid_core.training.same_run import check_same_run
@@ -271,6 +272,34 @@ def test_a_parameter_without_a_gradient_has_no_moments(trained, run_config, make
     resumed = make_trainer(run_config(), trainer.folder, resume=True)
     assert resumed.step == 4
     assert resumed.model.aligner.no_text not in resumed.optimizer.state
+
+
+def test_a_run_is_not_resumed_with_another_text_encoder(run_config, make_trainer, tmp_path):
+    """Other frozen weights in the same folder are refused; a checkpoint that names none, as older ones, is not."""
+    options = example_transformers_options(tmp_path / "encoder")
+    parts = {"text_encoder": ComponentChoice(name="transformers-encoder", options={"path": options.path})}
+    config = run_config(parts=parts)
+    trainer = make_trainer(config, tmp_path / "run")
+    trainer.train()
+    state = checkpoints(tmp_path / "run" / "checkpoints")[-1] / "state.json"
+    recorded = json.loads(state.read_text())
+    assert recorded["identities"] == {"text_encoder": trainer.model.text_encoder.identity()}
+    weights = tmp_path / "encoder" / "model.safetensors"
+    tensors = read_safetensors(weights)
+    write_safetensors(weights, {name: tensor * 1.01 for name, tensor in tensors.items()})
+    with pytest.raises(CheckpointMismatchError, match="run with another text encoder than the one in its place now"):
+        make_trainer(config, tmp_path / "run", resume=True)
+    state.write_text(json.dumps({**recorded, "identities": ["text_encoder"]}))
+    with pytest.raises(CheckpointError, match="expected an identity for each part"):
+        make_trainer(config, tmp_path / "run", resume=True)
+    state.write_text(json.dumps({key: value for key, value in recorded.items() if key != "identities"}))
+    assert make_trainer(config, tmp_path / "run", resume=True).step == 4
+
+
+def test_parts_that_train_or_are_saved_need_no_identity(trained):
+    """Bytes are read by weights of the checkpoint itself, and pixel patches have no other weights."""
+    _, checkpoint = trained
+    assert "identities" not in json.loads((checkpoint / "state.json").read_text())
 
 
 def test_a_time_limit_counts_over_resumed_runs(run_config, make_trainer, tmp_path):

@@ -1,12 +1,14 @@
 """Training tokenizers: what a run leaves, that it improves, resumes bit-equal, and refuses what it can not do."""
 
 import json
+import shutil
 from pathlib import Path
 
 import attrs
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
@@ -33,6 +35,7 @@ from fluid_core.errors import (
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.training.metrics import read_metrics
 from fluid_core.training.perceptual import perceptual_distance
+from fluid_core.training.processes import Processes
 from fluid_core.training.reconstructions import mean_psnr
 from fluid_core.training.tokenizer_trainer import TokenizerTrainer
 
@@ -451,3 +454,42 @@ def test_the_command_trains_and_resumes(tmp_path):
     more = CliRunner().invoke(app, [*arguments, "--resume"])
     assert more.exit_code == 0, more.output
     assert "Trained 3 steps" in more.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kl", "vq"])
+def test_two_processes_train_the_tokenizer_of_one(kind, make_tokenizer_trainer, train_in_processes, tmp_path):
+    """Weights, codebook and logged figures agree, for a batch that does not divide evenly; then one process goes on."""
+    config = run_config(kind, batch_size=5, sample_every=0, num_validation_images=4)
+    make_tokenizer_trainer(config, tmp_path / "one").train()
+    told = train_in_processes(config, tmp_path / "two", num_processes=2)
+    assert told.count("validation PSNR") == 2, "one process alone speaks"
+    compare_runs(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "step-00000008")
+    resumed = make_tokenizer_trainer(config, tmp_path / "two", resume=True)
+    assert resumed.step == 4
+    resumed.train()
+    compare_runs(tmp_path / "one", tmp_path / "two")
+    if kind == "vq":
+        revived = [row["codes_revived"] for row in rows_without_clock(tmp_path / "two") if "codes_revived" in row]
+        assert len(revived) == 8
+        assert revived[-1] > 0
+
+
+def compare_runs(one, other):
+    """The tokenizers and metrics of two runs agree up to rounding."""
+    expected = load_file(one / "tokenizer" / "diffusion_pytorch_model.safetensors")
+    found = load_file(other / "tokenizer" / "diffusion_pytorch_model.safetensors")
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+    for row, same in zip(rows_without_clock(one), rows_without_clock(other), strict=True):
+        assert row == pytest.approx(same, rel=1e-3)
+
+
+def test_fewer_images_than_processes_are_refused(monkeypatch, make_tokenizer_trainer, tmp_path):
+    """Every process needs a row of the batch; nothing is written before that is known."""
+    monkeypatch.setattr("fluid_core.training.tokenizer_trainer.Processes.join", lambda: Processes(rank=0, count=5))
+    with pytest.raises(ConfigurationError, match="found 4 images for 5 processes"):
+        make_tokenizer_trainer(run_config("kl"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """The training loop: what a run leaves behind, and how it ends when something is wrong."""
 
 import json
+import logging
 
 import attrs
 import numpy as np
@@ -113,6 +114,21 @@ def test_sample_sheets_are_pictures_with_every_prompt(finished):
         assert sheet.width == 2 * 174 + 14
         assert 160 < sheet.height < 320
     assert not np.array_equal(np.asarray(sheets[0]), np.asarray(sheets[1]))
+
+
+def test_captions_that_are_cut_are_told_in_a_few_lines(run_config, make_trainer, tmp_path, caplog):
+    """Every caption of a run is too long: the first is told in full, and at the end how many there were."""
+    encoder = ComponentChoice(name="bytes", options={"width": 16, "max_length": 6, "overlong": "truncate"})
+    trainer = make_trainer(run_config(parts={"text_encoder": encoder}, num_steps=5), tmp_path / "run")
+    with caplog.at_level(logging.WARNING, logger="fluid_core"):
+        trainer.train()
+        first, last = caplog.messages
+        assert first.startswith("Truncated prompt 1 of 4 from ")
+        assert first.endswith("was cut from the end. Further texts that are cut are counted.")
+        assert last == "Truncated 20 of 20 texts in all."
+        caplog.clear()
+        trainer.model.encode_text(["a red circle", "a blue square"])
+    assert [message[:21] for message in caplog.messages] == ["Truncated prompt 1 of", "Truncated prompt 2 of"]
 
 
 def test_training_lowers_the_loss(run_config, make_trainer, tmp_path):

@@ -7,11 +7,13 @@ from fluid_core.configuration import ComponentChoice, FluidConfig
 from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import DatasetContext, HeadContext
 from fluid_core.model import FluidModel
-from fluid_core.protocols import Head
+from fluid_core.protocols import Head, TextEncoder
 
 
-def build_model(config: FluidConfig, catalog: ComponentCatalog | None = None) -> FluidModel:
-    """A model with fresh weights.
+def build_model(
+    config: FluidConfig, catalog: ComponentCatalog | None = None, *, text_encoder: TextEncoder | None = None
+) -> FluidModel:
+    """A model with fresh weights. A `text_encoder` takes the place of the one that the configuration names.
 
     Raises `UnknownComponentError`, `ConfigurationError` or `IncompatibleComponentsError` before it builds anything.
     """
@@ -26,7 +28,8 @@ def build_model(config: FluidConfig, catalog: ComponentCatalog | None = None) ->
         tokenizer=catalog.build(
             "tokenizer", config.tokenizer.name, config.tokenizer.options, root="$.tokenizer.options"
         ),
-        text_encoder=catalog.build(
+        text_encoder=text_encoder
+        or catalog.build(
             "text-encoder",
             config.text_encoder.name,
             config.text_encoder.options,

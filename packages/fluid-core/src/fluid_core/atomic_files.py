@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,10 +86,15 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} can not be read: {error.strerror or error}.") from error
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU. Raises `CheckpointError` if it is missing, truncated or damaged."""
+def read_safetensors(path: Path, wanted: Callable[[str], bool] | None = None) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU; only those whose names are `wanted` are read.
+
+    Raises `CheckpointError` if the file is missing, truncated or damaged.
+    """
     try:
-        return safetensors.torch.load_file(path)
+        with safetensors.safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names if wanted is None or wanted(name)}
     except FileNotFoundError:
         raise CheckpointError(
             f"Expected a file {path}, found none. Is this the folder of a saved model or run?"

@@ -12,6 +12,7 @@ from fluid_core import __version__
 from fluid_core.commands.cache_build import build
 from fluid_core.commands.cache_check import check
 from fluid_core.commands.components import components
+from fluid_core.commands.edit import edit
 from fluid_core.commands.sample import sample
 from fluid_core.commands.tokenizer_measure import measure
 from fluid_core.commands.tokenizer_report import report
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(components)
 app.command()(train)
 app.command()(sample)
+app.command()(edit)
 
 tokenizer_app = typer.Typer(name="tokenizer", help="Train, measure and compare tokenizers.", no_args_is_help=True)
 tokenizer_app.command("train")(train_tokenizer)

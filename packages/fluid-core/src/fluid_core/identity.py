@@ -37,9 +37,7 @@ class RememberedIdentity:
 
     def of(self, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
         """`identity_of` the same description with these tensors."""
-        versions = tuple(
-            (name, t.data_ptr(), 0 if t.is_inference() else t._version, t.dtype) for name, t in tensors.items()
-        )
+        versions = tuple((name, t.data_ptr(), _version(t), t.dtype) for name, t in tensors.items())
         if self._known is None or self._known[0] != versions:
             self._known = (versions, identity_of(description, tensors))
         return self._known[1]

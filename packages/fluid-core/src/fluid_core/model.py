@@ -278,11 +278,10 @@ class FluidModel(nn.Module):
         encoder = self.text_encoder
         assert isinstance(encoder, EncodesEmptyPrompt)
         if not self.text_encoder.frozen:
-            return encoder.encode_empty()
-        if self._empty_prompt is None:
-            self._empty_prompt = encoder.encode_empty()
-        states, mask = self._empty_prompt.states, self._empty_prompt.mask
-        return TextFeatures(states=states.to(self.device), mask=mask.to(self.device))
+            found = encoder.encode_empty()
+        else:
+            self._empty_prompt = found = self._empty_prompt or encoder.encode_empty()
+        return TextFeatures(states=found.states.to(self.device), mask=found.mask.to(self.device))
 
     def unconditional_text(self, batch_size: int) -> AlignedText:
         """What stands for no text, as the backbone sees it."""

@@ -7,7 +7,7 @@ sampler and change its options, for one call.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 import attrs
 import numpy as np
@@ -16,21 +16,27 @@ from jaxtyping import Float, Shaped
 from PIL import Image
 from torch import Tensor
 
-from fluid_core.errors import InvalidRequestError, PromptError
+from fluid_core.call_settings import CallArguments, CallSettings, OutputType
+from fluid_core.drawing import Drawing, prepare_drawing
+from fluid_core.editing.canvas import Canvases, ImageBox, inpainting_canvases, outpainting_canvases, whole_canvases
+from fluid_core.editing.edit import check_editable, draw_edit, draw_variation
+from fluid_core.editing.given_pictures import GivenMask, GivenPicture
+from fluid_core.editing.kept_pixels import check_blend, with_kept_pixels
+from fluid_core.editing.kept_tokens import KeptTokens
+from fluid_core.editing.picture_fitting import Fit, check_fit
+from fluid_core.editing.token_areas import pixels_of_tokens
 from fluid_core.exchange import SamplerBackend, TextFeatures
-from fluid_core.generation import GenerationProgress, GenerationSettings, check_order, generate
-from fluid_core.given_text import GivenText
-from fluid_core.guidance import GuidanceKind, GuidanceSchedule
-from fluid_core.keyed_random import KeyedRandom
+from fluid_core.generation import GenerationProgress
+from fluid_core.guidance import GuidanceKind
 from fluid_core.model import FluidModel
+from fluid_core.model_placement import move_model
 from fluid_core.protocols import OrderPolicy
-from fluid_core.sampler_choice import build_sampler
-from fluid_core.text.text_aligner import AlignedText
 
 if TYPE_CHECKING:
     from fluid_core.catalog import ComponentCatalog
 
-OutputType = Literal["pil", "np", "pt", "tokens"]
+UNKNOWN_GREY = 0.5
+"""What a preview shows where nothing is known yet."""
 
 
 @attrs.frozen(kw_only=True)
@@ -63,9 +69,23 @@ class FluidPipeline:
         """Where the model is."""
         return self.model.device
 
-    def to(self, device: torch.device | str) -> "FluidPipeline":
-        """Move the model."""
-        self.model.to(device)
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights; statistics of a tokenizer stay in single precision whatever it is."""
+        return self.model.token_embedding.placeholder.dtype
+
+    def to(
+        self,
+        *args: torch.device | str | int | torch.dtype,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> "FluidPipeline":
+        """Move the model to a device, or cast its weights, or both, in any order: `to("cuda", torch.bfloat16)`.
+
+        Raises `InvalidRequestError` for a type that is not floating, and for float16 with a pretrained text encoder,
+        which overflows in it.
+        """
+        move_model(self.model, *args, device=device, dtype=dtype)
         return self
 
     def __call__(
@@ -108,62 +128,113 @@ class FluidPipeline:
         `release_text_encoder`; `InvalidRequestError` for settings that have no meaning,
         and `IncompatibleComponentsError` for an `order` that the model was not trained for or the head does not fit.
         """
-        wanted = GivenText.of(prompt, prompt_embeds, name="prompt", width=self.model.text_encoder.width)
-        unwanted = GivenText.of(
-            negative_prompt,
-            negative_prompt_embeds,
-            name="negative_prompt",
-            width=self.model.text_encoder.width,
-            num_prompts=None if wanted is None else wanted.num_prompts,
-        )
-        if wanted is None:
-            raise PromptError("Expected a prompt, or prompt_embeds, found neither.")
-        if num_images_per_prompt < 1:
-            raise InvalidRequestError(f"Expected num_images_per_prompt of 1 or more, found {num_images_per_prompt}.")
-        if output_type not in ("pil", "np", "pt", "tokens"):
-            raise InvalidRequestError(f"Expected output_type 'pil', 'np', 'pt' or 'tokens', found {output_type!r}.")
-        settings = GenerationSettings(
-            num_steps=num_inference_steps,
+        settings = CallSettings(
+            negative_prompt=negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            num_inference_steps=num_inference_steps,
             num_head_steps=num_head_steps,
             head_backend=head_backend,
-            head_options=head_options or {},
+            head_options=head_options,
+            guidance_scale=guidance_scale,
+            guidance_schedule=guidance_schedule,
+            guidance_interval=guidance_interval,
             temperature=temperature,
-            guidance=GuidanceSchedule(scale=guidance_scale, kind=guidance_schedule, interval=guidance_interval),
+            num_images_per_prompt=num_images_per_prompt,
+            seed=seed,
+            generator=generator,
+            order=order,
+            output_type=output_type,
+            callback_on_step_end=callback_on_step_end,
         )
-        seeds = _seeds(wanted.num_prompts * num_images_per_prompt, seed, generator)
-        check_order(self.model, order or self.model.order)
-        with torch.no_grad():
-            # Before the text, which may take seconds to encode: what the head refuses is refused at once.
-            sampler = build_sampler(
-                self.model.head,  # type: ignore[arg-type]
-                settings.sampler_settings,
-                order=order or self.model.order,
-            )
-            text = self._aligned(wanted, len(seeds))
-            negative = self._aligned(unwanted, len(seeds)) if unwanted and settings.guidance.active else None
-            tokens = generate(
-                self.model,
-                text,
-                negative=negative,
-                random=KeyedRandom(torch.tensor(seeds, device=self.device)),
-                settings=settings,
-                order=order,
-                sampler=sampler,
-                callback=callback_on_step_end,
-            )
-            images = None if output_type == "tokens" else self.decode(tokens)
-        return PipelineOutput(
-            images=_as(images, output_type), tokens=tokens, seeds=tuple(seeds), head_backend=sampler.backend
-        )
+        drawing = prepare_drawing(self.model, prompt, settings)
+        tokens = drawing.tokens()
+        images = None if output_type == "tokens" else self.decode(tokens)
+        return _output(drawing, tokens, images, output_type)
 
-    def _aligned(self, given: GivenText, count: int) -> AlignedText:
-        """Text as the backbone sees it, each row repeated in place for `count` images: it is encoded once."""
-        features = given.features(self.model)
-        aligned: AlignedText = self.model.aligner(features)
-        times = count // given.num_prompts
-        return AlignedText(
-            states=aligned.states.repeat_interleave(times, 0), mask=aligned.mask.repeat_interleave(times, 0)
-        )
+    def inpaint(
+        self,
+        prompt: str | Sequence[str] | None,
+        image: GivenPicture | list[GivenPicture],
+        mask: GivenMask | list[GivenMask],
+        *,
+        fit: Fit = "exact",
+        blend: int = 0,
+        **settings: Unpack[CallArguments],
+    ) -> PipelineOutput:
+        """Pictures drawn anew where `mask` is white, True or 1, and kept to the pixel elsewhere.
+
+        Every token with a white pixel in its area is drawn; all others are the tokenizer's own of the picture, in which
+        what lies under the mask was painted over before. Pictures of another size than the model's are resized with
+        their masks; of other proportions they are refused unless `fit` is `crop` or `stretch`. `blend` eases the seam
+        over so many pixels of its drawn side. Several pictures, masks and prompts go together one by one. Without a
+        prompt the model follows the picture alone. All of the mask white is the same as a call without a picture.
+
+        `settings` are the arguments of a call, `num_inference_steps` being at most the number of tokens to draw.
+
+        Raises what a call does, `InvalidRequestError` for pictures and masks that can not be used, with a mask that
+        leaves nothing to draw among them, and `IncompatibleComponentsError` for a model over one fixed order.
+        """
+        check_editable(self.model, settings.get("order"))
+        check_fit(fit)
+        canvases = inpainting_canvases(image, mask, image_size=self.model.tokenizer.image_size, fit=fit)
+        return self._edited(prompt, canvases, blend, CallSettings(**settings))
+
+    def outpaint(
+        self,
+        prompt: str | Sequence[str] | None,
+        image: GivenPicture | list[GivenPicture],
+        box: ImageBox,
+        *,
+        fit: Fit = "exact",
+        blend: int = 0,
+        **settings: Unpack[CallArguments],
+    ) -> PipelineOutput:
+        """Pictures continued beyond their edges: `image` is resized into `box`, and all around it is drawn.
+
+        `box` is (left, top, right, bottom) in pixels of the result. Everything else is as for `inpaint`; `fit` is about
+        the proportions of the box.
+        """
+        check_editable(self.model, settings.get("order"))
+        check_fit(fit)
+        canvases = outpainting_canvases(image, box, image_size=self.model.tokenizer.image_size, fit=fit)
+        return self._edited(prompt, canvases, blend, CallSettings(**settings))
+
+    def variation(
+        self,
+        image: GivenPicture | list[GivenPicture],
+        prompt: str | Sequence[str] | None = None,
+        *,
+        keep: KeptTokens = 0.3,
+        fit: Fit = "exact",
+        **settings: Unpack[CallArguments],
+    ) -> PipelineOutput:
+        """Pictures that share some tokens with `image`: a share `keep` of them, spread by chance, or those named.
+
+        `keep` is from 0 to less than 1, and which tokens that are depends on the seed; or it says True or False for
+        each token, `rows columns` or `pictures rows columns`. The picture is encoded as a whole and decoded as a whole.
+        Everything else is as for `inpaint`.
+        """
+        check_editable(self.model, settings.get("order"))
+        check_fit(fit)
+        pictures = whole_canvases(image, image_size=self.model.tokenizer.image_size, fit=fit)
+        wanted = CallSettings(**settings)
+        edited = draw_variation(self.model, prompt, pictures, keep, wanted)
+        images = None if wanted.output_type == "tokens" else self.decode(edited.tokens)
+        return _output(edited.drawing, edited.tokens, images, wanted.output_type)
+
+    def _edited(
+        self, prompt: str | Sequence[str] | None, canvases: Canvases, blend: int, settings: CallSettings
+    ) -> PipelineOutput:
+        check_blend(blend)
+        edited = draw_edit(self.model, prompt, canvases, settings)
+        if settings.output_type == "tokens":
+            return _output(edited.drawing, edited.tokens, None, "tokens")
+        times = len(edited.tokens) // len(canvases.pictures)
+        kept = canvases.pictures.repeat_interleave(times, 0).to(self.device)
+        drawn = canvases.drawn.repeat_interleave(times, 0).to(self.device)
+        images = with_kept_pixels(self.decode(edited.tokens), kept, drawn, blend=blend)
+        return _output(edited.drawing, edited.tokens, images, settings.output_type)
 
     def encode_prompts(self, prompts: str | Sequence[str]) -> TextFeatures:
         """The text encoder's states of prompts, to hand to a call as `prompt_embeds` or `negative_prompt_embeds`.
@@ -190,6 +261,12 @@ class FluidPipeline:
             decoded: Tensor = self.model.tokenizer.decode(tokens)
         return ((decoded.float() + 1.0) / 2.0).clamp(0.0, 1.0)
 
+    def preview(self, progress: GenerationProgress) -> Float[Tensor, "images 3 height width"]:
+        """What is there after a step, as a callback is told: images in [0, 1], grey where tokens are still unknown."""
+        tokenizer = self.model.tokenizer
+        unknown = pixels_of_tokens(~progress.known, tokenizer.token_space.grid, tokenizer.image_size)
+        return torch.where(unknown[:, None], UNKNOWN_GREY, self.decode(progress.tokens))
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder of safetensors and JSON: whole, or not at all.
 
@@ -213,43 +290,16 @@ class FluidPipeline:
         return cls(model, weights=weights)
 
 
-def _seeds(
-    count: int,
-    seed: int | Sequence[int] | None,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-) -> list[int]:
-    if seed is not None and generator is not None:
-        raise InvalidRequestError("Expected seed or generator, found both. Leave one of them out.")
-    if isinstance(seed, Sequence):
-        seeds = [int(value) for value in seed]
-        if len(seeds) != count:
-            raise InvalidRequestError(f"Expected one seed per image ({count}), found {len(seeds)}.")
-        if any(not 0 <= value < 2**63 for value in seeds):
-            raise InvalidRequestError("Expected seeds from 0 to 2^63 - 1.")
-        return seeds
-    if isinstance(generator, Sequence):
-        if len(generator) != count:
-            raise InvalidRequestError(f"Expected one generator per image ({count}), found {len(generator)}.")
-        return [_draw_seed(one) for one in generator]
-    if seed is not None and not 0 <= seed < 2**63:
-        raise InvalidRequestError(f"Expected a seed from 0 to 2^63 - 1, found {seed}.")
-    if generator is None:
-        generator = torch.Generator()
-        if seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(seed)
-    return [_draw_seed(generator) for _ in range(count)]
-
-
-def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
-
-
 def to_pil(images: Float[Tensor, "images 3 height width"]) -> list[Image.Image]:
     """PIL images of pictures with values in [0, 1]."""
     array = images.permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(pixels) for pixels in (array * 255.0).round().astype(np.uint8)]
+
+
+def _output(drawing: Drawing, tokens: Tensor, images: Tensor | None, output_type: OutputType) -> PipelineOutput:
+    return PipelineOutput(
+        images=_as(images, output_type), tokens=tokens, seeds=drawing.seeds, head_backend=drawing.sampler.backend
+    )
 
 
 def _as(images: Tensor | None, output_type: OutputType) -> Any:

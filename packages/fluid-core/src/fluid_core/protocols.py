@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fluid_core.exchange import (
     AttentionPattern,
+    BatchShare,
     MeasuredChannels,
     ReconstructionLoss,
     SamplerBackend,
@@ -83,13 +84,24 @@ class TrainsOnImages(Protocol):
     """Ability of a tokenizer that is itself a model to train, such as an autoencoder (`fluid tokenizer train`)."""
 
     def reconstruction_loss(
-        self, images: Float[Tensor, "batch 3 height width"], *, generator: torch.Generator
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        *,
+        generator: torch.Generator,
+        share: BatchShare | None = None,
     ) -> ReconstructionLoss:
-        """Encode and decode images in [-1, 1], with gradients. `generator` lives on the CPU."""
+        """Encode and decode images in [-1, 1], with gradients; the loss is a mean over images.
+
+        `generator` lives on the CPU. With `share`, `images` are this process's rows of a batch, and `generator` is the
+        same in all processes: what is random is drawn for the whole batch, and its rows taken.
+        """
         ...
 
     def after_step(self, *, generator: torch.Generator) -> dict[str, float]:
-        """Called after each update of the weights: upkeep such as reviving unused codes, and figures to log."""
+        """Called after each update of the weights: upkeep such as reviving unused codes, and figures to log.
+
+        Of several processes, all must come to the same weights and the same figures.
+        """
         ...
 
 

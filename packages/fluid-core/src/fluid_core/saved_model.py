@@ -21,14 +21,16 @@ from fluid_core.atomic_files import (
     write_safetensors,
 )
 from fluid_core.catalog import ComponentCatalog, installed_components
-from fluid_core.configuration import ComponentChoice, SavedConfig, config_to_json, read_saved_config
+from fluid_core.configuration import ComponentChoice, FluidConfig, SavedConfig, config_to_json, read_saved_config
 from fluid_core.errors import CheckpointError, UnknownComponentError
 from fluid_core.model import FluidModel, modules_stored_apart
-from fluid_core.protocols import StoredApart
+from fluid_core.protocols import StoredApart, TextEncoder
 
 INDEX_FILE = "model_index.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
+TEXT_ENCODER = "text_encoder."
+"""What the names of the text encoder's weights begin with."""
 
 
 def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
@@ -115,13 +117,49 @@ def _found_from_anywhere(encoder: ComponentChoice) -> ComponentChoice:
     return attrs.evolve(encoder, options={**encoder.options, "path": absolute})
 
 
-def load_model(folder: Path, catalog: ComponentCatalog | None = None) -> tuple[FluidModel, str]:
+def load_model(
+    folder: Path, catalog: ComponentCatalog | None = None, *, text_encoder: TextEncoder | None = None
+) -> tuple[FluidModel, str]:
     """The model of a folder and which weights it holds.
 
-    Torch's global generator is left as it was. Raises `CheckpointError` for a missing or damaged folder,
-    `CheckpointMismatchError` for weights of another model, `ConfigurationError` for settings that this version can not
-    read, and `UnknownComponentError` if a plugin is not installed.
+    A `text_encoder` takes the place of the model's own, which is neither built nor read: where memory is short it is
+    what `encode_prompts` left of it. Torch's global generator is left as it was.
+
+    Raises `CheckpointError` for a missing or damaged folder, `CheckpointMismatchError` for weights of another model,
+    `ConfigurationError` for settings that this version can not read, and `UnknownComponentError` if a plugin is not
+    installed.
     """
+    folder = folder.expanduser()
+    catalog = catalog or installed_components()
+    index = read_index(folder, catalog)
+    left_out = () if text_encoder is None else (TEXT_ENCODER,)
+    state = read_safetensors(folder / WEIGHTS_FILE, lambda name: not name.startswith(left_out))
+    # Building draws fresh weights, which are replaced at once.
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(index.config, catalog, text_encoder=text_encoder)
+    apart = tuple(f"tokenizer.{name}." for name in modules_stored_apart(model.tokenizer))
+    expected = (
+        model.saved_state()
+        if text_encoder is None
+        else {name: one for name, one in model.state_dict().items() if not name.startswith((*left_out, *apart))}
+    )
+    load_state(model, state, source=str(folder / WEIGHTS_FILE), expected=expected)
+    return model, index.weights
+
+
+@attrs.frozen(kw_only=True)
+class SavedIndex:
+    """What the index of a model's folder says."""
+
+    config: FluidConfig
+    """Settings, with the folders they name where these are now."""
+
+    weights: str
+    """Which weights the folder holds: `ema` or `raw`."""
+
+
+def read_index(folder: Path, catalog: ComponentCatalog) -> SavedIndex:
+    """The index of a saved model. Raises as `load_model` does, but looks at no weights."""
     if not folder.is_dir():
         raise CheckpointError(f"Expected the folder of a saved model, found nothing at {folder}.")
     index = read_json(folder / INDEX_FILE)
@@ -133,14 +171,8 @@ def load_model(folder: Path, catalog: ComponentCatalog | None = None) -> tuple[F
     config = saved.config
     if isinstance(option, str):
         config = attrs.evolve(config, tokenizer=_found_from(folder, config.tokenizer, option))
-    state = read_safetensors(folder / WEIGHTS_FILE)
-    catalog = catalog or installed_components()
     _check_installed(saved, catalog, folder)
-    # Building draws fresh weights, which are replaced at once.
-    with torch.random.fork_rng(devices=[]):
-        model = build_model(config, catalog)
-    load_state(model, state, source=str(folder / WEIGHTS_FILE), expected=model.saved_state())
-    return model, weights
+    return SavedIndex(config=config, weights=weights)
 
 
 def _check_installed(saved: SavedConfig, catalog: ComponentCatalog, folder: Path) -> None:

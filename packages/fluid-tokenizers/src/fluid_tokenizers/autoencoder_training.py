@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fluid_core.exchange import ReconstructionLoss
+from fluid_core.exchange import BatchShare, ReconstructionLoss
 from fluid_tokenizers.codebook_upkeep import CodebookUpkeep
 from fluid_tokenizers.training_options import KLTrainingOptions, VQTrainingOptions
 
@@ -39,10 +39,12 @@ def kl_reconstruction_loss(
     options: KLTrainingOptions,
     *,
     generator: torch.Generator,
+    share: BatchShare | None = None,
 ) -> ReconstructionLoss:
     """The loss of an autoencoder of diffusers with a posterior or a deterministic latent.
 
-    One sample of the posterior is decoded; its noise comes from `generator` (on the CPU). Parts: `l1` or `l2`, and `kl`
+    One sample of the posterior is decoded; its noise comes from `generator` (on the CPU). With `share`, the images are
+    those rows of a batch, and the noise is drawn for all of it. Parts: `l1` or `l2`, and `kl`
     where there is a posterior.
     """
     encoded = autoencoder.encode(images)
@@ -52,7 +54,8 @@ def kl_reconstruction_loss(
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent
         divergence = None
     else:
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        share = share or BatchShare(first=0, count=len(images), total=len(images))
+        noise = torch.randn((share.total, *posterior.mean.shape[1:]), generator=generator)[share.rows]
         latents = posterior.mean + posterior.std * noise.to(posterior.mean)
         divergence = kl_per_element(posterior.mean, posterior.logvar)
     reconstruction: Tensor = autoencoder.decode(latents).sample
@@ -69,10 +72,13 @@ def vq_reconstruction_loss(
     images: Float[Tensor, "batch 3 height width"],
     options: VQTrainingOptions,
     upkeep: CodebookUpkeep,
+    *,
+    share: BatchShare | None = None,
 ) -> ReconstructionLoss:
     """The loss of diffusers' VQModel: reconstruction, commitment, and for codes that follow by gradient their loss.
 
-    The gradient passes the quantisation as if it were not there (straight through). `upkeep` is shown the codes taken.
+    The gradient passes the quantisation as if it were not there (straight through). `upkeep` is shown the codes taken,
+    those of all processes where there are several.
     Parts: `l1` or `l2`, and `commitment`, the unweighted mean squared distance of outputs and codes per element.
     """
     latents = autoencoder.encode(images).latents
@@ -83,7 +89,7 @@ def vq_reconstruction_loss(
     codebook = autoencoder.quantize.embedding.weight
     codes = codebook[ids]
     commitment = (outputs.float() - codes.detach().float()).square().mean()
-    upkeep.observe(outputs, ids, codebook)
+    upkeep.observe(outputs, ids, codebook, share=share)
     reconstruction: Tensor = autoencoder.decode(quantized, force_not_quantize=True).sample
     distance = pixel_distance(reconstruction, images, options.reconstruction)
     total = distance + options.commitment_weight * commitment

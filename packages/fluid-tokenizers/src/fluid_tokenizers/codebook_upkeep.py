@@ -5,6 +5,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fluid_core.evaluation.reconstruction import codebook_use
+from fluid_core.exchange import BatchShare
+from fluid_core.training.processes import copy_tensors_from_first, rows_of_all
 from fluid_tokenizers.single_precision_buffers import SinglePrecisionBuffers
 from fluid_tokenizers.training_options import VQTrainingOptions
 
@@ -35,6 +37,7 @@ class CodebookUpkeep(SinglePrecisionBuffers):
         }
         for name, tensor in state.items():
             self.register_buffer(name, tensor, persistent=False)
+        self._has_company = False
         self._batch: tuple[Float[Tensor, "positions channels"], Int[Tensor, "positions"]] | None = None
         self._errors: Float[Tensor, "positions"] | None = None
 
@@ -44,9 +47,17 @@ class CodebookUpkeep(SinglePrecisionBuffers):
         outputs: Float[Tensor, "positions channels"],
         ids: Int[Tensor, "positions"],
         codebook: Float[Tensor, "codes channels"],
+        *,
+        share: BatchShare | None = None,
     ) -> None:
-        """Count the codes that a batch took, and remember its outputs until `after_step`."""
+        """Count the codes that a batch took, and remember its outputs until `after_step`.
+
+        Where `share` says that there are several processes, each brings its rows, and all of them see all rows.
+        """
         outputs = outputs.detach().float()
+        self._has_company = share is not None and share.num_processes > 1
+        if self._has_company:
+            outputs, ids = rows_of_all(outputs), rows_of_all(ids)
         self.counts += torch.bincount(ids, minlength=len(self.counts)).to(self.counts)
         self._batch = (outputs, ids)
         self._errors = (outputs - codebook.detach().float()[ids]).square().sum(dim=1)
@@ -69,6 +80,9 @@ class CodebookUpkeep(SinglePrecisionBuffers):
             if self.options.revive_dead_codes:
                 self.figures[2] += self._revive(codebook, self.counts == 0, generator)
             self.counts.zero_()
+        if self._has_company:
+            # Sums on a GPU are rounded in no fixed order: without this, the codebooks would drift apart.
+            copy_tensors_from_first([codebook, *self.buffers()])
         self._batch = self._errors = None
         measured, share, revived = self.figures.tolist()
         return {"codebook_perplexity": measured, "codes_used": share, "codes_revived": revived}

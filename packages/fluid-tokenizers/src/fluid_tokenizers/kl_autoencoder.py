@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fluid_core.channel_moments import ChannelMoments
 from fluid_core.errors import CheckpointMismatchError, ConfigurationError, InvalidRequestError
-from fluid_core.exchange import MeasuredChannels, ReconstructionLoss
+from fluid_core.exchange import BatchShare, MeasuredChannels, ReconstructionLoss
 from fluid_core.identity import RememberedIdentity
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens, Grid, TokenSpace
@@ -139,11 +139,15 @@ class KLAutoencoder(nn.Module):
         return images.float().clamp(-1, 1)
 
     def reconstruction_loss(
-        self, images: Float[Tensor, "batch 3 height width"], *, generator: torch.Generator
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        *,
+        generator: torch.Generator,
+        share: BatchShare | None = None,
     ) -> ReconstructionLoss:
         """The loss that the option `training` describes. Raises `InvalidRequestError` for a wrong size or range."""
         check_images(images, self.image_size)
-        return kl_reconstruction_loss(self.autoencoder, images, self.options.training, generator=generator)
+        return kl_reconstruction_loss(self.autoencoder, images, self.options.training, generator=generator, share=share)
 
     def after_step(self, *, generator: torch.Generator) -> dict[str, float]:  # noqa: ARG002
         """Nothing is kept up between steps of training."""

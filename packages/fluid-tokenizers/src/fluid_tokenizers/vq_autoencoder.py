@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fluid_core.exchange import ReconstructionLoss
+from fluid_core.exchange import BatchShare, ReconstructionLoss
 from fluid_core.identity import RememberedIdentity
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import DiscreteTokens, TokenSpace
@@ -91,10 +91,11 @@ class VQAutoencoder(nn.Module):
         images: Float[Tensor, "batch 3 height width"],
         *,
         generator: torch.Generator,  # noqa: ARG002  (nothing is drawn)
+        share: BatchShare | None = None,
     ) -> ReconstructionLoss:
         """The loss that the option `training` describes. Raises `InvalidRequestError` for a wrong size or range."""
         check_images(images, self.image_size)
-        return vq_reconstruction_loss(self.autoencoder, images, self.options.training, self.upkeep)
+        return vq_reconstruction_loss(self.autoencoder, images, self.options.training, self.upkeep, share=share)
 
     def after_step(self, *, generator: torch.Generator) -> dict[str, float]:
         """Look after the codebook: how much of it is used, and codes that nothing uses moved to where they are."""

@@ -2,9 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fluid_core.sampling_run.prompts_file import Prompt
+    from fluid_core.sampling_run.run import FinishedRun
 
 
 class ScheduleName(StrEnum):
@@ -26,9 +30,40 @@ class BackendName(StrEnum):
 
 def sample(
     model: Annotated[Path, typer.Argument(help="Folder of a saved model, or of a run.", show_default=False)],
-    prompts: Annotated[list[str], typer.Argument(help="What to draw.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to draw.", show_default=False)] = None,
+    prompts_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="A .txt with a prompt per line, or a .jsonl with the key 'prompt', instead of prompts as arguments.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the pictures. A run that was stopped goes on there. By default samples, or where another "
+            "run has taken it samples-2, and so on.",
+            show_default=False,
+        ),
+    ] = None,
     images_per_prompt: Annotated[int, typer.Option(help="Pictures for each prompt.")] = 1,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What guidance moves away from; by default no text.", show_default=False)
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="An order by its name, such as halton; by default the model's own.", show_default=False),
+    ] = None,
+    order_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An option of that order, such as steps=arccos; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Order steps; by default the order's own.")] = None,
     head_steps: Annotated[int | None, typer.Option(help="Steps of an iterative head; by default its own.")] = None,
     head_backend: Annotated[
@@ -65,42 +100,97 @@ def sample(
             )
         ),
     ] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same pictures.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed draws the same pictures; by default a new one.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures drawn at once; each batch is saved when it is done.")] = 16,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
+    sheet: Annotated[bool, typer.Option(help="Also draw a contact sheet.")] = True,
+    animation: Annotated[
+        bool, typer.Option("--animation", help="Also write each picture emerging in its order, as a GIF.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Let the pictures of another run in the folder go.")
+    ] = False,
 ) -> None:
-    """Draw pictures for prompts: one PNG each, and a contact sheet."""
-    from fluid_core.atomic_files import check_writable
+    """Draw pictures for prompts: one PNG each, which says how it was made, and a contact sheet.
+
+    A run that was stopped goes on when it is started again with the same arguments. Under torchrun, several processes
+    share the pictures.
+    """
     from fluid_core.configuration.overrides import named_values
-    from fluid_core.contact_sheet import contact_sheet, save_image
-    from fluid_core.pipeline import FluidPipeline
+    from fluid_core.sampling_run.run import SamplingRun, draw_pictures
+    from fluid_core.sampling_run.settings import SamplingSettings
+    from fluid_core.sampling_run.together import together
+    from fluid_core.training.processes import Processes
 
-    head_options = named_values(head_option or [])
-    pipeline = FluidPipeline.from_pretrained(_model_folder(model))
-    check_writable(out)
-    embeds = pipeline.encode_prompts(prompts)
-    # A pretrained encoder may be larger than the model: all prompts are read, so its memory is free for drawing.
-    pipeline.release_text_encoder()
-    result = pipeline(
-        prompt_embeds=embeds,
-        num_inference_steps=steps,
-        num_head_steps=head_steps,
-        head_backend=head_backend.value,
-        head_options=head_options,
-        guidance_scale=guidance,
-        guidance_schedule=guidance_schedule.value,
-        guidance_interval=guidance_interval,
-        temperature=temperature,
-        num_images_per_prompt=images_per_prompt,
-        seed=seed,
+    if bool(prompts) == (prompts_file is not None):
+        found = "both" if prompts else "neither"
+        raise typer.BadParameter(f"Expected prompts as arguments, or a file of them (--prompts), found {found}.")
+    # They share no tensors: what they tell each other are a few words.
+    processes = Processes.join(backend="gloo")
+
+    def planned() -> SamplingRun:
+        settings = SamplingSettings(
+            order=order,
+            order_options=named_values(order_option or []),
+            steps=steps,
+            head_steps=head_steps,
+            head_backend=head_backend.value,
+            head_options=named_values(head_option or []),
+            guidance=guidance,
+            guidance_schedule=guidance_schedule.value,
+            guidance_interval=guidance_interval,
+            temperature=temperature,
+        )
+        return SamplingRun(
+            model=model_folder(model),
+            prompts=_prompts(prompts or [], prompts_file),
+            out=out,
+            settings=settings,
+            images_per_prompt=images_per_prompt,
+            negative_prompt=negative_prompt,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            sheet=sheet,
+            animation=animation,
+            overwrite=overwrite,
+        )
+
+    run = together(processes, planned)
+    if processes.is_first and run.negative_prompts_mean_nothing:
+        typer.secho("Negative prompts act through guidance alone: give --guidance above 1.", err=True)
+    finished = draw_pictures(
+        run,
+        processes=processes,
+        told=lambda image, path: typer.echo(f"{path}  seed {image.seed}  {image.prompt}"),
     )
-    labels = [prompt for prompt in prompts for _ in range(images_per_prompt)]
-    for index, (picture, image_seed) in enumerate(zip(result.images, result.seeds, strict=True)):
-        save_image(picture, out / f"{index:05d}.png")
-        typer.echo(f"{out / f'{index:05d}.png'}  seed {image_seed}  {labels[index]}")
-    save_image(contact_sheet(result.images, labels), out / "sheet.png")
-    typer.echo(f"{out / 'sheet.png'}  ({pipeline.weights} weights, {result.head_backend} sampler of the head)")
+    if processes.is_first:
+        _summary(finished)
+    processes.leave()
 
 
-def _model_folder(folder: Path) -> Path:
+def _summary(run: "FinishedRun") -> None:
+    """The last lines: where the pictures are, and what drew them."""
+    if run.num_drawn == 0:
+        typer.echo(
+            f"All {run.num_images} pictures of this run are in {run.folder} already, drawn with seed {run.seed}. For "
+            "others give another --seed or --out, or --overwrite."
+        )
+    elif run.num_drawn < run.num_images:
+        typer.echo(f"Drew the {run.num_drawn} of {run.num_images} pictures that were missing.")
+    sampler = f", {run.head_backend} sampler of the head" if run.head_backend else ""
+    typer.echo(f"{run.sheet or run.folder}  ({run.weights} weights{sampler})")
+
+
+def _prompts(texts: list[str], file: Path | None) -> "list[Prompt]":
+    from fluid_core.sampling_run.prompts_file import given_prompts, read_prompts
+
+    return given_prompts(texts) if file is None else read_prompts(file)
+
+
+def model_folder(folder: Path) -> Path:
     """The folder itself, or the finished model of a run. Raises `CheckpointError` for a run that has none yet."""
     from fluid_core.errors import CheckpointError
 

@@ -32,6 +32,8 @@ def train_tokenizer(
     num_parameters = sum(p.numel() for p in trainer.tokenizer.parameters() if p.requires_grad)
     trainer.progress.note(f"{num_parameters / 1e6:.2f} million trained parameters, run in {folder}")
     result = trainer.train()
+    if not trainer.processes.is_first:
+        return
     quality = f", {result.validation['psnr']:.1f} dB PSNR on held-out images" if result.validation else ""
     typer.echo(
         f"Trained {result.num_steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)"

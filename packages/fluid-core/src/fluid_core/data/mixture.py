@@ -4,7 +4,7 @@ import math
 from fractions import Fraction
 
 from fluid_core.catalog import installed_components
-from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages
+from fluid_core.data.captioned_images import CaptionedImage, CaptionedImages, EpochVariants
 from fluid_core.data.encoded_images import EncodedImages
 from fluid_core.data.options import MixtureOptions
 from fluid_core.errors import ConfigurationError, DataError
@@ -15,11 +15,11 @@ _PERIOD = 1000
 
 
 class MixtureDataset:
-    """Items of several data sets with random access. A `CaptionedImages`.
+    """Items of several data sets with random access. A `CaptionedImages` with `EpochVariants`.
 
     Item `i` belongs to a part by the position of `i` in a pattern that spreads every part evenly, so any run of items
     holds the parts in their shares. The mixture is as long as it takes to show each part whole; smaller parts come
-    more than once.
+    more than once, and what a part draws for an item is drawn anew each time.
 
     Raises `DataError` for a part without items, and `ConfigurationError` for one whose share is below a thousandth.
     """
@@ -41,6 +41,10 @@ class MixtureDataset:
         self._pattern = [(part, place) for _, part, place in spread]
         self._counts = counts
         self._length = max(math.ceil(len(part) * _PERIOD / count) for part, count in zip(parts, counts, strict=True))
+        self._num_rounds = [
+            math.ceil(math.ceil(self._length / _PERIOD) * count / len(part))
+            for part, count in zip(parts, counts, strict=True)
+        ]
 
     def __len__(self) -> int:
         """Number of items."""
@@ -48,11 +52,24 @@ class MixtureDataset:
 
     def __getitem__(self, index: int) -> CaptionedImage:
         """Item `index`. Raises `IndexError` outside 0 ... len - 1, and what the part raises for a damaged picture."""
+        return self.variant(index, epoch=0)
+
+    @property
+    def varies(self) -> bool:
+        """Whether the items of any part differ between epochs."""
+        return any(isinstance(part, EpochVariants) and part.varies for part in self.parts)
+
+    def variant(self, index: int, *, epoch: int) -> CaptionedImage:
+        """Item `index` as it looks in `epoch` of the mixture. Raises as `mixture[index]` does."""
         if not 0 <= index < self._length:
             raise IndexError(f"The mixture has the items 0 to {self._length - 1}, asked for {index}.")
         turn, slot = divmod(index, _PERIOD)
-        part, place = self._pattern[slot]
-        return self.parts[part][(turn * self._counts[part] + place) % len(self.parts[part])]
+        number, place = self._pattern[slot]
+        part = self.parts[number]
+        round_of_part, item = divmod(turn * self._counts[number] + place, len(part))
+        if isinstance(part, EpochVariants):
+            return part.variant(item, epoch=epoch * self._num_rounds[number] + round_of_part)
+        return part[item]
 
 
 def _slots(weights: tuple[float, ...]) -> list[int]:

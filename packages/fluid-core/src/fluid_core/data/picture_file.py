@@ -40,7 +40,7 @@ def read_picture(
             _check_size(opened.size, name, min_image_size, max_pixels)
             # JPEG decoders can reduce while they decode: much faster for photographs, still twice our size.
             opened.draft(None, (2 * max(height, width), 2 * max(height, width)))
-            picture = _in_rgb(ImageOps.exif_transpose(opened))
+            picture = in_rgb(ImageOps.exif_transpose(opened))
     except ImageSizeError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -75,7 +75,11 @@ def _check_size(size: tuple[int, int], name: str, smallest: int, most_pixels: in
         raise ImageSizeError(f"The picture {name} has {width} x {height} pixels, which is more than {most_pixels}.")
 
 
-def _in_rgb(picture: Image.Image) -> Image.Image:
+def in_rgb(picture: Image.Image) -> Image.Image:
+    """The picture in red, green and blue: laid on white where transparent, 16-bit greys scaled down.
+
+    Raises `ValueError` for pixels that are floating-point numbers.
+    """
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.float64)
         # Mode I holds 32 bits, but decoders use it for 16-bit pictures; smaller values are taken as 8-bit.

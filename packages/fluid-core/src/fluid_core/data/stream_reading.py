@@ -1,7 +1,8 @@
 """Reading a stream in an order drawn from a seed, by one of several processes, from a position that can be saved.
 
-The shards of an epoch are shuffled, and process r of n takes every n-th of them from the r-th on: together the
-processes read every shard once an epoch. Samples are mixed in a buffer that is emptied before the next epoch begins. A
+The shards of an epoch are shuffled and dealt to the processes in turn; the next epoch's go on where the dealing
+stopped, so that all processes get the same number of shards in the long run. Together they read every shard once an
+epoch. Samples are mixed in a buffer that is emptied before the next epoch begins. A
 position names the shards that were not yet delivered to their last sample; reading on from it begins with these.
 """
 
@@ -132,9 +133,12 @@ class StreamReader:
 
     def _shards_of(self, epoch: int) -> tuple[int, ...]:
         """This process's shards of an epoch: the same order is drawn in all processes."""
-        order = list(range(self._stream.num_shards))
+        num_shards = self._stream.num_shards
+        order = list(range(num_shards))
         random.Random(f"{self._seed}/{epoch}").shuffle(order)
-        return tuple(order[self._process :: self._num_processes])
+        # Dealt from the first process on in every epoch, it would always be the first ones that get a shard more.
+        num_dealt = epoch * num_shards
+        return tuple(order[(self._process - num_dealt) % self._num_processes :: self._num_processes])
 
 
 def first_items(stream: CaptionedStream, *, shuffle_seed: int | None = None) -> Iterator[CaptionedImage | SkippedItem]:

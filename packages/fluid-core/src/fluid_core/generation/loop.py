@@ -117,7 +117,9 @@ def _guidance(hidden: HiddenVectors, scale: float) -> Guidance | None:
     if hidden.negative is None:
         return None
     negative = hidden.negative.flatten(0, 1)
-    return Guidance(negative=negative, scale=negative.new_full(negative.shape[:1], scale))
+    # Hidden vectors may be in bfloat16, which would round a scale of 1.3 to 1.296875.
+    scales = torch.full(negative.shape[:1], scale, dtype=torch.float32, device=negative.device)
+    return Guidance(negative=negative, scale=scales)
 
 
 def _num_kept(keep: Bool[Tensor, "batch positions"], order: OrderPolicy) -> int:

@@ -71,7 +71,7 @@ class ByteEncoder(nn.Module):
             states = states + self.ngram_embedding(self._ngram_ids(ids)).sum(dim=2)
         if self.options.merge_words:
             shares, mask = _shares_of_words(ids, mask)
-            states = shares @ states
+            states = shares.to(states.dtype) @ states
         states = states + self.position_embedding.weight[: states.shape[1]]
         return TextFeatures(states=states * mask[:, :, None], mask=mask)
 

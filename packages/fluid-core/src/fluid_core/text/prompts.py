@@ -1,13 +1,11 @@
 """Checks of prompts that every text encoder makes, in words for the person who wrote them."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from fluid_core.errors import PromptError
 from fluid_core.text.options import Overlong
-
-_logger = logging.getLogger(__name__)
+from fluid_core.text.truncation_warnings import count_texts, warn_truncated
 
 _EXCERPT_LENGTH = 60
 _CUT_LENGTH = 300
@@ -34,6 +32,7 @@ def check_prompts(prompts: Sequence[Any]) -> list[str]:
                 f"Expected {where} to be valid Unicode text, found half of a surrogate pair in {prompt!r}. "
                 "Read the text with the encoding it was written in."
             ) from None
+    count_texts(len(prompts))
     return list(prompts)
 
 
@@ -45,7 +44,7 @@ def place(index: int, num_prompts: int) -> str:
 def report_overlong(
     prompt: str, where: str, *, length: int, limit: int, unit: str, overlong: Overlong, cut: str
 ) -> None:
-    """Deal with a prompt of `length` units where `limit` is the most: refuse it, or log what is cut from it.
+    """Deal with a prompt of `length` units where `limit` is the most: refuse it, or warn of what is cut from it.
 
     `where` says which prompt it is and `cut` is the text that truncation loses. Raises `PromptError` if
     `overlong` is `error`.
@@ -55,13 +54,8 @@ def report_overlong(
             f"Expected {where} to have at most {limit} {unit}, found {length}: {_excerpt(prompt)!r}. Shorten "
             "it, or set overlong = 'truncate' for the text encoder to cut such prompts."
         )
-    _logger.warning(
-        "Truncated %s from %d to %d %s: %r was cut from the end.",
-        where,
-        length,
-        limit,
-        unit,
-        _excerpt(cut, _CUT_LENGTH),
+    warn_truncated(
+        f"Truncated {where} from {length} to {limit} {unit}: {_excerpt(cut, _CUT_LENGTH)!r} was cut from the end."
     )
 
 

@@ -76,7 +76,8 @@ class TextAligner(nn.Module):
         """
         if dropped is not None and self.no_text is None:
             text = _with_empty_prompt(text, dropped, _needed(empty_prompt))
-        x = self.projection(self.input_norm(text.states))
+        # Encoders may give their states in single precision whatever the weights are in.
+        x = self.projection(self.input_norm(text.states.to(self.projection.weight.dtype)))
         for block in self.blocks:
             x = block(x, text.mask[:, None, None, :])
         x = self.output_norm(x)

@@ -2,7 +2,8 @@
 
 `checkpoints/step-00000500/` holds the raw weights, their moving average and the optimizer's state as safetensors, and
 `state.json`. Randomness follows from the step alone, and so does the position in data with random access. Of a stream
-`state.json` keeps which shards every process has not yet delivered whole.
+`state.json` keeps which shards every process has not yet delivered whole. Weights that the configuration only names,
+such as those of a pretrained text encoder, are not held: `state.json` keeps their identities.
 """
 
 import re
@@ -25,6 +26,7 @@ from fluid_core.atomic_files import (
 )
 from fluid_core.errors import CheckpointError, CheckpointMismatchError
 from fluid_core.training.moving_average import MovingAverage
+from fluid_core.training.parts_elsewhere import check_identities
 
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of a parameter from its first gradient on."""
@@ -67,8 +69,12 @@ def save_checkpoint(
     average: MovingAverage,
     optimizer: torch.optim.Optimizer,
     keep: int,
+    identities: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the state of a run below `folder` and delete all but the newest `keep` checkpoints."""
+    """Write the state of a run below `folder` and delete all but the newest `keep` checkpoints.
+
+    `identities` are those of the parts whose weights are elsewhere, by name (`identities_elsewhere`).
+    """
     path = folder / f"step-{progress.step:08d}"
     with new_folder(path) as new:
         write_safetensors(new / "model.safetensors", model.saved_state())
@@ -78,6 +84,8 @@ def save_checkpoint(
         state = {"format_version": 1, "step": progress.step, "seconds": progress.seconds, "untouched": untouched}
         if progress.data:
             state["data"] = list(progress.data)
+        if identities:
+            state["identities"] = dict(identities)
         write_json(new / "state.json", state)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
@@ -90,12 +98,18 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_checkpoint(
-    path: Path, *, model: Trained, average: MovingAverage, optimizer: torch.optim.Optimizer
+    path: Path,
+    *,
+    model: Trained,
+    average: MovingAverage,
+    optimizer: torch.optim.Optimizer,
+    identities: Mapping[str, str] | None = None,
 ) -> "Progress":
     """Restore all of a checkpoint and say how far the run had come.
 
     Everything is read and checked before anything changes: raises `CheckpointError` for a missing or damaged file and
-    `CheckpointMismatchError` for another model's.
+    `CheckpointMismatchError` for another model's, or if the weights of a part that are elsewhere have changed:
+    `identities` are what they are now.
     """
     try:
         state = _read_state(path / "state.json")
@@ -107,6 +121,7 @@ def load_checkpoint(
             f"{error} Or delete the folder {path} and resume again: the run then goes on from the checkpoint before "
             "it, or starts anew if there is none."
         ) from error
+    check_identities(state.get("identities", {}), identities or {}, source=str(path))
     check_state(averages, average.weights, source=str(path / "ema.safetensors"))
     _check_optimizer_state(
         model, optimizer, moments, untouched=state["untouched"], source=str(path / "optimizer.safetensors")
@@ -128,6 +143,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: expected the list of parameters that had no gradient yet.")
     if not isinstance(state.get("data", []), list):
         raise CheckpointError(f"{path} is damaged: expected a list of positions in the data.")
+    identities = state.get("identities", {})
+    if not isinstance(identities, dict) or not all(isinstance(one, str) for one in identities.values()):
+        raise CheckpointError(f"{path} is damaged: expected an identity for each part whose weights are elsewhere.")
     return state
 
 

@@ -26,12 +26,18 @@ class Processes:
         self.count = count
 
     @classmethod
-    def join(cls) -> "Processes":
-        """Find out from the environment how many processes there are, and meet the others."""
+    def join(cls, backend: str | None = None) -> "Processes":
+        """Find out from the environment how many processes there are, and meet the others.
+
+        `backend` is one of torch's: by default `nccl` where there is a GPU, and `gloo` elsewhere.
+        """
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
+        if torch.cuda.is_available():
+            # A GPU for each process of a machine: `cuda` is this one from here on.
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         if not distributed.is_initialized():
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            distributed.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
         return cls(rank=distributed.get_rank(), count=distributed.get_world_size())
 
     @property
@@ -59,6 +65,15 @@ class Processes:
         """Go on once all have come here."""
         if self.count > 1:
             distributed.barrier()
+
+    def leave(self) -> None:
+        """Part from the others once all have come here: nothing can be shared any more.
+
+        A process that ends while still connected may be aborted by a thread that waits for the others.
+        """
+        if self.count > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
 
     def from_first(self, value: float) -> float:
         """The value that the first process passes, in all of them."""
@@ -93,8 +108,7 @@ class Processes:
     def copy_from_first(self, module: nn.Module) -> None:
         """Make all parameters and buffers those of the first process."""
         if self.count > 1:
-            for tensor in module.state_dict().values():
-                distributed.broadcast(tensor, src=0)
+            copy_tensors_from_first(module.state_dict().values())
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace all gradients by their sums. A parameter without one in some processes counts as zero there."""
@@ -110,6 +124,24 @@ class Processes:
         parts = torch.split(flat[len(trained) :], [p.numel() for p in trained])
         for parameter, is_present, part in zip(trained, flat[: len(trained)].tolist(), parts, strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype) if is_present else None
+
+
+def rows_of_all(rows: Tensor) -> Tensor:
+    """The rows that every process passes, in the order of the processes, in all of them."""
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+    # Collectives need equal shapes.
+    padded = rows.new_zeros(max(int(count) for count in counts), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    found = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(found, padded)
+    return torch.cat([part[: int(count)] for part, count in zip(found, counts, strict=True)])
+
+
+def copy_tensors_from_first(tensors: Iterable[Tensor]) -> None:
+    """Make tensors, in place, those of the first process."""
+    for tensor in tensors:
+        distributed.broadcast(tensor, src=0)
 
 
 def _device() -> torch.device:

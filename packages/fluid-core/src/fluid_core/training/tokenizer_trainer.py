@@ -74,6 +74,8 @@ class TokenizerTrainer:
     A new run refuses a folder that already holds one; `resume=True` continues from its newest checkpoint, or starts if
     there is none.
 
+    Started by `torchrun`, several processes train one tokenizer, each on its share of every batch (`processes.py`).
+
     Raises `ConfigurationError`, also for a tokenizer that does not train, `CheckpointError`, `OutputError`, and what
     building the parts raises: the folder is claimed, with `config.json`, once everything is built.
     """
@@ -90,9 +92,12 @@ class TokenizerTrainer:
         self.config = config
         self.settings: TokenizerTrainingConfig = config.training
         self.folder = Path(folder)
-        self.progress = progress or TrainingProgress()
+        self.processes = Processes.join()
+        self.progress = progress or TrainingProgress(silent=not self.processes.is_first)
+        self._share = self.processes.share(self.settings.batch_size)
         catalog = catalog or installed_components()
-        check_run_folder(self.folder, config, resume=resume)
+        if self.processes.is_first:
+            check_run_folder(self.folder, config, resume=resume)
         self.device = training_device(self.settings.device)
         torch.manual_seed(self.settings.seed)
         tokenizer = catalog.build(
@@ -115,10 +120,13 @@ class TokenizerTrainer:
         if found:
             reached = load_checkpoint(found[-1], model=self._state, average=self.average, optimizer=self.optimizer)
         self.step, self._data_state = reached.step, reached.data
+        self.processes.copy_from_first(self.tokenizer)
         self._clock = RunClock(self.settings, seconds_before=reached.seconds)
-        write_bytes(self.folder / CONFIG_FILE, config_to_json(self.config).encode())
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", resume_step=self.step)
-        self._skipped_file = SkippedFile(self.folder, Processes())
+        self.metrics: MetricsFile | None = None
+        if self.processes.is_first:
+            write_bytes(self.folder / CONFIG_FILE, config_to_json(self.config).encode())
+            self.metrics = MetricsFile(self.folder / "metrics.jsonl", resume_step=self.step)
+        self._skipped_file = SkippedFile(self.folder, self.processes)
 
     def train(self) -> TokenizerTrainingResult:
         """Run to the last step. Raises `NonFiniteLossError` without touching weights or files if the loss is NaN."""
@@ -127,6 +135,7 @@ class TokenizerTrainer:
             self.train_data,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            share=self._share,
             state=self._data_state,
             max_skipped_share=settings.max_skipped_share,
         )
@@ -136,34 +145,50 @@ class TokenizerTrainer:
             first_step, settings.num_steps, settings.batch_size, seconds_left=clock.seconds_left
         ):
             try:
-                last = clock.finished(self.step)
+                share_of_time = self._share_of_time()
+                last = clock.finished(self.step, share_of_time=share_of_time)
                 while not last:
-                    figures = self._train_step(loader)
+                    losses, figures = self._train_step(loader, share_of_time)
                     self.step += 1
-                    last = clock.finished(self.step)
+                    share_of_time = self._share_of_time()
+                    last = clock.finished(self.step, share_of_time=share_of_time)
                     if self.step % settings.log_every == 0 or last:
-                        self._log(figures, first_step, loader.skipped)
+                        self._log(losses, figures, first_step, loader.skipped)
+                    saves = self.step % settings.checkpoint_every == 0 or last
+                    if saves and loader.state() is not None:
+                        self._data_state = tuple(self.processes.gather_json(loader.state()))
+                    # The others wait at the next step, where gradients are summed.
+                    if not self.processes.is_first:
+                        continue
                     if settings.sample_every and (self.step % settings.sample_every == 0 or last):
                         self._draw_reconstructions()
-                    if self.step % settings.checkpoint_every == 0 or last:
+                    if saves:
                         validation = self._validate()
-                        self._data_state = () if loader.state() is None else (loader.state(),)
                         self._save_checkpoint()
             finally:
                 loader.close()
                 self._skipped_file.add(loader.skipped.listed.values(), when="training")
         seconds = clock.seconds_here
         note_skipped(self.progress, loader.skipped, "in training")
+        if self.processes.is_first:
+            self._save_tokenizer()
+        self.processes.wait()
         return TokenizerTrainingResult(
-            tokenizer_folder=self._save_tokenizer(),
+            tokenizer_folder=self._tokenizer_folder,
             num_steps=self.step,
             seconds=seconds,
             images_per_second=(self.step - first_step) * settings.batch_size / seconds,
             validation=validation,
         )
 
-    def _train_step(self, loader: Batches) -> dict[str, float]:
-        """One step, and figures to log."""
+    def _share_of_time(self) -> float:
+        """The same in all processes, whose clocks differ."""
+        if self.settings.max_minutes is None:
+            return 0.0
+        return self.processes.from_first(self._clock.share_of_time)
+
+    def _train_step(self, loader: Batches, share_of_time: float) -> tuple[dict[str, float], dict[str, float]]:
+        """One step: the loss and its parts on this process's images, and figures that are the same in all processes."""
         settings, step, tokenizer = self.settings, self.step, self.tokenizer
         assert isinstance(tokenizer, TrainsOnImages)
         batch = loader.batch(step)
@@ -171,7 +196,7 @@ class TokenizerTrainer:
         images = batch.images.to(self.device)
         generator = torch.Generator().manual_seed(step_seed(settings.seed, step))
         seed_global_generator(settings.seed, step)
-        loss: ReconstructionLoss = tokenizer.reconstruction_loss(images, generator=generator)
+        loss: ReconstructionLoss = tokenizer.reconstruction_loss(images, generator=generator, share=self._share)
         total, parts = loss.total, {name: float(part) for name, part in loss.parts.items()}
         if self.perceptual is not None and settings.perceptual is not None:
             distance = perceptual_distance(self.perceptual, loss.reconstruction, images)
@@ -180,18 +205,19 @@ class TokenizerTrainer:
         value = float(total.detach())
         if not math.isfinite(value):
             raise NonFiniteLossError(self._non_finite_report(value, parts))
-        rate = learning_rate(settings, step, share_of_time=self._clock.share_of_time)
+        rate = learning_rate(settings, step, share_of_time=share_of_time)
         norm = gradient_step(
-            total,
+            total * (self._share.count / self._share.total),
             self.optimizer,
             learning_rate=rate,
             clip_norm=settings.gradient_clip_norm,
             non_finite=self._non_finite_gradient_report,
+            processes=self.processes,
         )
         upkeep = tokenizer.after_step(generator=generator)
         self.average.update(step)
         self.progress.stepped(step + 1, value)
-        return {"loss": value, **parts, **upkeep, "gradient_norm": norm, "learning_rate": rate}
+        return {"loss": value, **parts}, {**upkeep, "gradient_norm": norm, "learning_rate": rate}
 
     def _non_finite_report(self, value: float, parts: dict[str, float]) -> str:
         names = [name for name, part in parts.items() if not math.isfinite(part)]
@@ -214,20 +240,27 @@ class TokenizerTrainer:
         assert isinstance(dataset, CaptionedImages | CaptionedStream)
         return dataset
 
-    def _log(self, figures: dict[str, float], first_step: int, skipped: SkippedItems) -> None:
+    def _log(self, losses: dict[str, float], figures: dict[str, float], first_step: int, skipped: SkippedItems) -> None:
         seconds = self._clock.seconds_here
+        weight = self._share.count / self._share.total
+        own = torch.tensor([weight * value for value in losses.values()] + [float(len(skipped))])
+        *means, num_skipped = self.processes.sum(own.to(self.device)).tolist()
+        self._skipped_file.add(skipped.listed.values(), when="training")
+        if self.metrics is None:
+            return
         self.metrics.write(
             step=self.step,
+            **dict(zip(losses, means, strict=True)),
             **figures,
             images_per_second=(self.step - first_step) * self.settings.batch_size / seconds,
             seconds=seconds,
-            num_skipped_images=len(skipped),
+            num_skipped_images=int(num_skipped),
         )
-        self._skipped_file.add(skipped.listed.values(), when="training")
 
     def _validate(self) -> dict[str, float]:
         if self.validation_data is None:
             return {}
+        assert self.metrics is not None
         read = readable_items(self.validation_data, self.settings.num_validation_images)
         images = stack(read.items).images
         with self.average.applied():
@@ -262,18 +295,21 @@ class TokenizerTrainer:
             keep=self.settings.keep_checkpoints,
         )
 
-    def _save_tokenizer(self) -> Path:
+    def _save_tokenizer(self) -> None:
         """Write the averaged weights, with what the tokenizer learns from images measured under them."""
-        tokenizer, folder = self.tokenizer, self.folder / "tokenizer"
+        tokenizer = self.tokenizer
         assert isinstance(tokenizer, StoredApart)
         with self.average.applied():
             tokenizer.eval()
             if isinstance(tokenizer, LearnsFromImages):
                 fit_tokenizer(tokenizer, self.train_data, self.settings, device=self.device, progress=self.progress)
-            with new_folder(folder) as new:
+            with new_folder(self._tokenizer_folder) as new:
                 tokenizer.save_pretrained(new)
             tokenizer.train()
-        return folder
+
+    @property
+    def _tokenizer_folder(self) -> Path:
+        return self.folder / "tokenizer"
 
     @property
     def _tokenizer(self) -> Tokenizer:

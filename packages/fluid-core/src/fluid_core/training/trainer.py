@@ -27,6 +27,7 @@ from fluid_core.model import BatchLoss, FluidModel
 from fluid_core.pipeline import FluidPipeline
 from fluid_core.protocols import LearnsFromImages
 from fluid_core.saved_model import save_model
+from fluid_core.text.truncation_warnings import truncations_summed_up
 from fluid_core.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
 from fluid_core.training.devices import training_device
 from fluid_core.training.gradient_step import (
@@ -40,6 +41,7 @@ from fluid_core.training.gradient_step import (
 from fluid_core.training.metrics import MetricsFile
 from fluid_core.training.moving_average import MovingAverage
 from fluid_core.training.optimizer import build_optimizer
+from fluid_core.training.parts_elsewhere import identities_elsewhere
 from fluid_core.training.processes import Processes
 from fluid_core.training.progress import TrainingProgress
 from fluid_core.training.run_clock import RunClock
@@ -114,7 +116,13 @@ class Trainer:
         reached = Progress(step=0, seconds=0.0)
         found = checkpoints(self._checkpoints)
         if found:
-            reached = load_checkpoint(found[-1], model=self.model, average=self.average, optimizer=self.optimizer)
+            reached = load_checkpoint(
+                found[-1],
+                model=self.model,
+                average=self.average,
+                optimizer=self.optimizer,
+                identities=identities_elsewhere(self.model),
+            )
         self.step, self._data_state = reached.step, reached.data
         self._connect_or_fit()
         self.processes.copy_from_first(self.model)
@@ -140,9 +148,11 @@ class Trainer:
         clock.start()
         validation: dict[str, float] = {}
         self.model.train()
-        with self.progress.running(
+        running = self.progress.running(
             first_step, settings.num_steps, settings.batch_size, seconds_left=clock.seconds_left
-        ):
+        )
+        # Where captions are long, a warning for each would bury everything else.
+        with running, truncations_summed_up():
             try:
                 share_of_time = self._share_of_time()
                 last = clock.finished(self.step, share_of_time=share_of_time)
@@ -309,6 +319,7 @@ class Trainer:
             average=self.average,
             optimizer=self.optimizer,
             keep=self.settings.keep_checkpoints,
+            identities=identities_elsewhere(self.model),
         )
 
     def _save_models(self) -> None:

@@ -5,8 +5,8 @@ head) serve the modulations, which depend on timestep and condition alone. They 
 one product, so their weights are read once per block of timesteps instead of once per timestep. What remains per step
 is two linear layers a block with weights laid out for speed, and three elementwise passes.
 
-Many tokens are evaluated some dozens at a time: products of that size run at the best rate when their weights are cut
-into shards (`packed_linear.py`), and what passes between two of them stays in the cache.
+Products of more than some dozens of rows run at the best rate when their weights are cut into shards
+(`packed_linear.py`).
 """
 
 import math
@@ -23,8 +23,9 @@ from fluid_heads.denoising.network import NORM_EPSILON
 from fluid_heads.denoising.packed_network import PackedNetwork
 from fluid_heads.precision import without_autocast
 
-ROWS_PER_CHUNK = 64
-"""Rows evaluated at a time, one per token and condition: the number at which products by shards ran fastest."""
+ROWS_PER_CHUNK = 1024
+"""Rows of modulations that exist at a time, one per timestep, token and condition: so many meet a weight whenever it is
+read, and more gain nothing."""
 
 
 class FusedDenoiser:
@@ -150,8 +151,8 @@ class _Chunk:
             update = second(first(_modulated(normed, shift, scale)))
             _by_shards(hidden, gate).addcmul_(gate, _by_shards(update, gate))
         normed = functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
-        shift, scale = next(modulations), next(modulations)
-        return self._packed.output_projection(_modulated(normed, shift, scale))
+        scale, shift = next(modulations), next(modulations)
+        return self._packed.output_projection((_by_shards(normed, scale) * scale).flatten(1)) + shift.flatten(1)
 
     def _modulate(self, block: int) -> list[Tensor]:
         """Every modulation of a block of timesteps, each (steps, rows, shards, part)."""

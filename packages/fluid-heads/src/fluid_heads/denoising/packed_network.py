@@ -26,16 +26,16 @@ class PackedNetwork:
         """For each block its two linear layers, the first with its activation."""
 
         self.modulations = [modulation for block in blocks for modulation in _block_modulations(block)]
-        """Linear layers from the conditioning to shift, scale and gate of every block, then to shift and scale before
-        the output; scales include the one."""
+        """Linear layers from the conditioning to shift, scale and gate of every block, then to the scale before the
+        output and to what the shift before it adds to the output; scales include the one."""
 
         self.modulations += _output_modulations(network)
-        self.output_projection = _packed(network.output_projection)
+        self.output_projection = _packed(network.output_projection, bias=False)
 
 
-def _packed(layer: nn.Module, *, silu: bool = False) -> PackedLinear:
+def _packed(layer: nn.Module, *, silu: bool = False, bias: bool = True) -> PackedLinear:
     assert isinstance(layer, nn.Linear)
-    return PackedLinear(layer.weight, layer.bias, silu=silu)
+    return PackedLinear(layer.weight, layer.bias if bias else torch.zeros_like(layer.bias), silu=silu)
 
 
 def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
@@ -54,7 +54,12 @@ def _block_modulations(block: ModulatedBlock) -> list[ShardedLinear]:
 
 def _output_modulations(network: DenoisingNetwork) -> list[ShardedLinear]:
     weights, biases = _chunks(network.output_modulation, 2)
-    return [ShardedLinear(weights[0], biases[0]), ShardedLinear(weights[1], 1.0 + biases[1])]
+    output, bias = network.output_projection.weight.float(), network.output_projection.bias.float()
+    # out(norm * scale + shift) is out(norm * scale) + out(shift), and out(shift) is as narrow as the output.
+    return [
+        ShardedLinear(weights[1], 1.0 + biases[1]),
+        ShardedLinear(output @ weights[0], output @ biases[0] + bias),
+    ]
 
 
 def _chunks(

@@ -32,6 +32,7 @@ from fluid_core.data.token_cache.shard_files import finished_shard, remove_notes
 from fluid_core.data.token_cache.size_estimate import Measurement, SizeEstimate, check_room, estimate, measure
 from fluid_core.data.token_cache.source import Piece, Source
 from fluid_core.errors import CheckpointError, CheckpointMismatchError, OutputError
+from fluid_core.text.truncation_warnings import truncations_summed_up
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -70,9 +71,10 @@ class CacheBuilder:
         self._progress = progress
         self._skipped = skipped
         _check_folder(folder)
-        self._measured = measure(
-            contents.sources[0], contents.encoder, batch_size=options.batch_size, dtype=options.dtype
-        )
+        with truncations_summed_up():
+            self._measured = measure(
+                contents.sources[0], contents.encoder, batch_size=options.batch_size, dtype=options.dtype
+            )
         self.plan = self._plan(self._measured)
         self.is_whole = (folder / MANIFEST_FILE).is_file()
         """Whether the folder already holds this very cache, so that there is nothing to do."""
@@ -110,7 +112,7 @@ class CacheBuilder:
         if learned := learned_state(self._contents.encoder.tokenizer):
             write_safetensors(self.folder / TOKENIZER_FILE, learned)
         total = expected.num_items + expected.num_finished
-        with self._progress.running(total, finished=expected.num_finished):
+        with self._progress.running(total, finished=expected.num_finished), truncations_summed_up():
             shards = {source.split: self._split(source) for source in self._contents.sources}
         damaged = {source.split: tuple(source.damaged_shards.values()) for source in self._contents.sources}
         manifest = attrs.evolve(self.plan, shards=shards, damaged_shards={k: v for k, v in damaged.items() if v})

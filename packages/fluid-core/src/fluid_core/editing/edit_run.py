@@ -1,0 +1,154 @@
+"""What `fluid edit` does: one picture from a file, edited several times, and written with a sheet of it all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+from PIL import Image
+
+from fluid_core.atomic_files import check_writable
+from fluid_core.contact_sheet import contact_sheet, save_image
+from fluid_core.editing.canvas import ImageBox
+from fluid_core.editing.picture_files import open_picture
+from fluid_core.editing.picture_fitting import Fit
+from fluid_core.errors import OutputError
+from fluid_core.pipeline import FluidPipeline, PipelineOutput
+from fluid_core.png_metadata import save_png
+from fluid_core.sampling_run.folder import package_versions
+from fluid_core.sampling_run.model_identity import model_identity
+from fluid_core.sampling_run.settings import SamplingSettings
+
+
+@attrs.frozen(kw_only=True)
+class WantedEdit:
+    """One picture and what is to become of it: exactly one of `mask`, `box` and `keep` is there."""
+
+    image: Path
+    mask: Path | None
+    box: ImageBox | None
+    keep: float | None
+    prompt: str | None
+    negative_prompt: str | None
+    fit: Fit
+    blend: int
+    """Pixels over which the seam is eased; a variation has none."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain data, files by their names alone: that is what a picture says about itself."""
+        return {
+            "image": self.image.name,
+            "mask": None if self.mask is None else self.mask.name,
+            "box": None if self.box is None else list(self.box),
+            "keep": self.keep,
+            "fit": self.fit,
+            "blend": self.blend,
+        }
+
+
+@attrs.frozen(kw_only=True)
+class WrittenEdit:
+    """What was written: the pictures with their seeds, and the sheet."""
+
+    pictures: tuple[tuple[Path, int], ...]
+    sheet: Path
+    head_backend: str
+
+
+def run_edit(
+    pipeline: FluidPipeline,
+    wanted: WantedEdit,
+    settings: SamplingSettings,
+    *,
+    model_folder: Path,
+    num_images: int,
+    seed: int | None,
+    out: Path,
+    overwrite: bool,
+) -> WrittenEdit:
+    """Edit the picture and write results and sheet to the folder `out`.
+
+    Raises `OutputError` for a folder that holds something, unless it may be written over, and whatever the pipeline
+    and the files raise.
+    """
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise OutputError(
+            f"The folder {out} holds files already: give another --out, or --overwrite to write over pictures there."
+        )
+    image = open_picture(wanted.image)
+    mask = None if wanted.mask is None else open_picture(wanted.mask)
+    result = _edited(
+        pipeline,
+        wanted,
+        image,
+        mask,
+        {
+            **settings.call_arguments,
+            "order": settings.build_order(),
+            "negative_prompt": wanted.negative_prompt,
+            "num_images_per_prompt": num_images,
+            "seed": seed,
+        },
+    )
+    check_writable(out)
+    backend = str(result.head_backend.value)
+    said = {
+        "prompt": wanted.prompt,
+        "negative_prompt": wanted.negative_prompt,
+        "edit": wanted.as_json(),
+        "settings": settings.as_json() | {"head_backend": backend},
+        "model": {
+            "folder": _name_of(model_folder),
+            "identity": model_identity(pipeline.model),
+            "weights": pipeline.weights,
+        },
+        "packages": package_versions(),
+    }
+    written = []
+    for index, (picture, image_seed) in enumerate(zip(result.images, result.seeds, strict=True)):
+        path = out / f"{index:05d}.png"
+        save_png(picture, path, {**said, "seed": image_seed, "index": index})
+        written.append((path, image_seed))
+    save_image(_sheet(wanted, image, mask, result, pipeline), out / "sheet.png")
+    return WrittenEdit(pictures=tuple(written), sheet=out / "sheet.png", head_backend=backend)
+
+
+def _name_of(folder: Path) -> str:
+    """The name people know a model by: that of its run, if it lies in one."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name == "model" else folder.name
+
+
+def _edited(
+    pipeline: FluidPipeline,
+    wanted: WantedEdit,
+    image: Image.Image,
+    mask: Image.Image | None,
+    arguments: Mapping[str, Any],
+) -> PipelineOutput:
+    if mask is not None:
+        return pipeline.inpaint(wanted.prompt, image, mask, fit=wanted.fit, blend=wanted.blend, **arguments)
+    if wanted.box is not None:
+        return pipeline.outpaint(wanted.prompt, image, wanted.box, fit=wanted.fit, blend=wanted.blend, **arguments)
+    assert wanted.keep is not None, "one of mask, box and keep is given"
+    return pipeline.variation(image, wanted.prompt, keep=wanted.keep, fit=wanted.fit, **arguments)
+
+
+def _sheet(
+    wanted: WantedEdit,
+    image: Image.Image,
+    mask: Image.Image | None,
+    result: PipelineOutput,
+    pipeline: FluidPipeline,
+) -> Image.Image:
+    """The picture, the mask if there is one, and the results, with the prompt as title."""
+    tiles = [(image, "given")]
+    if wanted.box is not None:
+        height, width = pipeline.model.tokenizer.image_size
+        mask = Image.new("L", (width, height), 255)
+        mask.paste(0, wanted.box)
+    if mask is not None:
+        tiles.append((mask, "white is drawn"))
+    tiles += [(picture, f"seed {seed}") for picture, seed in zip(result.images, result.seeds, strict=True)]
+    pictures, labels = zip(*tiles, strict=True)
+    return contact_sheet(pictures, labels, title=wanted.prompt or "without a prompt")
