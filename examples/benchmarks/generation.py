@@ -30,6 +30,7 @@ from typing import Any
 
 import attrs
 import torch
+from machine_limits import MachineLimits, measure_limits, seconds_of
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -47,9 +48,8 @@ from fluid_core.text.text_aligner import AlignedText
 from fluid_heads import DiffusionHead, DiffusionOptions
 from fluid_orders import CausalRandomOrder, RandomOrder, RasterOrder
 from fluid_tokenizers import KLAutoencoder, KLAutoencoderOptions
-from machine_limits import MachineLimits, measure_limits, seconds_of
 
-PROMPT = "a watercolour of two herons by a lake at dawn, reeds in front, mist over the water, mountains far away in pale blue"
+PROMPT = "a watercolour of two herons by a lake at dawn, reeds in front, mist over the water, mountains far away"
 SCALE = 3.0
 SAME_OUTPUT_STEPS = 100
 AGREE_WITHIN = 1e-3
@@ -156,9 +156,7 @@ def build_model(order: OrderPolicy, sizes: Sizes) -> FluidModel:
     return model.eval()
 
 
-def measure(
-    sizes: Sizes, batch: int, *, guided: bool, limits: MachineLimits, repeats: int
-) -> list[dict[str, Any]]:
+def measure(sizes: Sizes, batch: int, *, guided: bool, limits: MachineLimits, repeats: int) -> list[dict[str, Any]]:
     """All cases for one batch size; those of random order take turns, so that a slow spell meets all of them."""
     cases: list[tuple[str, str, Callable[[], Run]]] = []
     runs: dict[tuple[str, str], list[Run]] = {}
@@ -321,7 +319,18 @@ def _on_off(guided: bool) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    columns = ("order", "case", "batch", "guidance", "seconds", "backbone", "head", "speedup", "of limit", "same output")
+    columns = (
+        "order",
+        "case",
+        "batch",
+        "guidance",
+        "seconds",
+        "backbone",
+        "head",
+        "speedup",
+        "of limit",
+        "same output",
+    )
     table = Table(*columns, title="Whole images")
     for row in rows:
         table.add_row(

@@ -17,12 +17,12 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
+from machine_limits import MachineLimits, measure_limits, seconds_of
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -32,7 +32,6 @@ from fluid_core.exchange import Guidance, SamplerSettings, SamplingRequest
 from fluid_core.keyed_random import KeyedRandom
 from fluid_heads import DiffusionHead, DiffusionOptions, FlowHead, FlowOptions, SoftmaxHead, SoftmaxOptions
 from fluid_heads.denoising.network import DenoisingNetwork
-from machine_limits import MachineLimits, measure_limits, seconds_of
 
 GRID = Grid(height=16, width=16)
 CHANNELS = 16

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from fluid_core.cli import app
+from fluid_core.commands.program import app
 from fluid_core.errors import CheckpointError
 
 CONFIG = """

@@ -162,8 +162,10 @@ def test_interruption_is_exit_code_130(tmp_path):
 def test_genuine_bug_keeps_its_traceback(monkeypatch):
     """An exception outside Fluid's family is not hidden by the program."""
     from fluid_core import cli
+    from fluid_core.commands import program
 
-    monkeypatch.setattr(cli, "app", lambda: 1 / 0)
+    monkeypatch.setattr("sys.argv", ["fluid", "train"])
+    monkeypatch.setattr(program, "app", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main()
 
@@ -171,6 +173,7 @@ def test_genuine_bug_keeps_its_traceback(monkeypatch):
 def test_notes_of_an_error_are_shown(monkeypatch, capsys):
     """What was being done when an error arose is part of the message."""
     from fluid_core import cli
+    from fluid_core.commands import program
     from fluid_core.errors import DataError
 
     def failing():
@@ -178,8 +181,33 @@ def test_notes_of_an_error_are_shown(monkeypatch, capsys):
         error.add_note("This happened while building the dataset.")
         raise error
 
-    monkeypatch.setattr(cli, "app", failing)
+    monkeypatch.setattr("sys.argv", ["fluid", "train"])
+    monkeypatch.setattr(program, "app", failing)
     with pytest.raises(SystemExit) as ending:
         cli.main()
     assert ending.value.code == 1
     assert capsys.readouterr().err == "There are no pictures.\nThis happened while building the dataset.\n"
+
+
+def test_the_whole_program_lists_components_too():
+    """`components` is answered before the other commands are loaded; through them it says the same."""
+    from typer.testing import CliRunner
+
+    from fluid_core.commands.program import app
+
+    called = CliRunner().invoke(app, ["components", "--kind", "order", "--json"])
+    assert called.exit_code == 0, called.output
+    assert json.loads(called.stdout) == json.loads(fluid("components", "--kind", "order", "--json").stdout)
+    assert "components" in CliRunner().invoke(app, ["--help"]).stdout
+
+
+def test_listing_loads_neither_torch_nor_the_other_commands():
+    """What makes it quick: neither is needed to look at what is installed."""
+    program = (
+        "import sys; sys.argv = ['fluid', 'components']\n"
+        "from fluid_core.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(sorted({'torch', 'typer', 'numpy', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert finished.stderr == "[]\n"

@@ -17,7 +17,7 @@ import sys
 import pytest
 from typer.main import get_command
 
-from fluid_core.cli import app
+from fluid_core.commands.program import app
 from fluid_core.configuration import load_config
 from fluid_core.errors import FluidError
 
@@ -272,7 +272,7 @@ python examples/ablation.py --out runs/ablation --steps 10
     }
     for command, why in {
         "fluid draw runs/demo": "no such command among ['cache', 'components', ",
-        "fluid sample runs/demo": "Missing ",
+        "fluid sample": "Missing ",
         'fluid sample runs/demo "a red circle" --guidnce 3': "No such option: --guidnce",
         'fluid sample runs/demo "a red circle" --steps many': "Invalid value for '--steps'",
         "fluid train examples/configs/shapes.toml training.num_stepz=3": "num_stepz",

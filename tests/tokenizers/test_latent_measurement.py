@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fluid_core.cli import app
+from fluid_core.commands.program import app
 from fluid_core.data.options import ShapesOptions
 from fluid_core.data.shapes.dataset import ShapesDataset
 from fluid_core.errors import ConfigurationError

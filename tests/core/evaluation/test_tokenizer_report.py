@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fluid_core import FluidPipeline
-from fluid_core.cli import app
+from fluid_core.commands.program import app
 from fluid_core.configuration import ComponentChoice
 from fluid_core.data.options import ShapesOptions
 from fluid_core.data.shapes.dataset import build_shapes

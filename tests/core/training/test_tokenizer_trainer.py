@@ -13,7 +13,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fluid_core.catalog import installed_components
-from fluid_core.cli import app
+from fluid_core.commands.program import app
 from fluid_core.components import FeatureNetworkComponent
 from fluid_core.configuration import (
     ComponentChoice,

@@ -1,34 +1,38 @@
 """`fluid components`: what is installed, and what is wrong with it."""
 
+import argparse
 import contextlib
 import json
 import sys
-from typing import Annotated, Any
-
-import typer
+from collections.abc import Sequence
+from typing import Any
 
 from fluid_core.catalog import ComponentCatalog, Conflict
-from fluid_core.discovery import DISABLED_PLUGINS_VARIABLE
+from fluid_core.discovery import DISABLED_PLUGINS_VARIABLE, KINDS
 
 
-def components(
-    kind: Annotated[
-        str | None,
-        typer.Option(help="List one kind only: tokenizer, head, order, text-encoder, dataset or feature-network."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-) -> None:
-    """List the installed components, and every plugin that failed and why.
+def list_components(arguments: Sequence[str]) -> None:
+    """List the installed components, and every plugin that failed and why, as the command line `arguments` ask.
 
-    The exit code is 0 even if plugins failed: the list is still right. Programs look at "failures" and
-    "conflicts".
+    Ends with `SystemExit` for arguments that can not be understood, and for `--help`.
     """
+    parser = argparse.ArgumentParser(
+        prog="fluid components",
+        description="List the installed components, and every plugin that failed and why.",
+        epilog='The exit code is 0 even if plugins failed: the list is still right. Programs look at "failures" and '
+        '"conflicts".',
+        allow_abbrev=False,
+    )
+    parser.add_argument("--kind", help=f"list one kind only: {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    asked = parser.parse_args(arguments)
+    kind = asked.kind
     # What a plugin prints while it is imported must not get between a program and its JSON.
     with contextlib.redirect_stdout(sys.stderr):
         catalog = ComponentCatalog.discover()
     listed = catalog.components(kind)
     conflicts = tuple(conflict for conflict in catalog.conflicts() if kind in (None, conflict.kind))
-    if as_json:
+    if asked.json:
         rows = [
             {
                 "kind": one.kind,
@@ -39,7 +43,7 @@ def components(
             }
             for one in listed
         ]
-        typer.echo(json.dumps(_document(rows, conflicts, catalog), indent=2, ensure_ascii=False))
+        print(json.dumps(_document(rows, conflicts, catalog), indent=2, ensure_ascii=False))  # noqa: T201
         return
 
     from rich.console import Console
