@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 
 from fluid_core import FluidPipeline
-from fluid_core.call_settings import CallArguments
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.data.shapes.drawing import draw
 from fluid_core.data.shapes.scene import Scene, SceneObject
 from fluid_core.pipeline import PipelineOutput, to_pil
+from fluid_core.pipeline.call_settings import CallArguments
 
 GREY = 128
 # Centres of the four quarters, where objects of the demo's data stand.

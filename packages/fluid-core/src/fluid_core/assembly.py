@@ -1,5 +1,7 @@
 """From a configuration to a model: every part by name, refused whole before anything is built if they do not fit."""
 
+from typing import Any
+
 from fluid_core.catalog import ComponentCatalog, installed_components
 from fluid_core.compatibility import check_configuration
 from fluid_core.components import DatasetComponent
@@ -18,30 +20,39 @@ def build_model(
     Raises `UnknownComponentError`, `ConfigurationError` or `IncompatibleComponentsError` before it builds anything.
     """
     catalog = catalog or installed_components()
+    model = FluidModel(**model_parts(config, catalog, text_encoder=text_encoder))
+    model.config, model.catalog = config.model_part(), catalog
+    return model
+
+
+def model_parts(
+    config: FluidConfig, catalog: ComponentCatalog, *, text_encoder: TextEncoder | None = None
+) -> dict[str, Any]:
+    """The arguments of the `FluidModel` that a configuration describes: what it is put together from, all but its head
+    and its backbone built already. Raises as `build_model` does.
+    """
     check_configuration(config, catalog)
 
     def build_head(context: HeadContext) -> Head:
         head: Head = catalog.build("head", config.head.name, config.head.options, context, root="$.head.options")
         return head
 
-    model = FluidModel(
-        tokenizer=catalog.build(
+    return {
+        "tokenizer": catalog.build(
             "tokenizer", config.tokenizer.name, config.tokenizer.options, root="$.tokenizer.options"
         ),
-        text_encoder=text_encoder
+        "text_encoder": text_encoder
         or catalog.build(
             "text-encoder",
             config.text_encoder.name,
             config.text_encoder.options,
             root="$.text_encoder.options",
         ),
-        order=catalog.build("order", config.order.name, config.order.options, root="$.order.options"),
-        head=build_head,
-        backbone=config.backbone.shape(),
-        unconditional=config.unconditional,
-    )
-    model.config, model.catalog = config.model_part(), catalog
-    return model
+        "order": catalog.build("order", config.order.name, config.order.options, root="$.order.options"),
+        "head": build_head,
+        "backbone": config.backbone.shape(),
+        "unconditional": config.unconditional,
+    }
 
 
 def build_dataset(

@@ -60,9 +60,14 @@ class TokenizerComponent(Component):
     produces: str
     """Kind of its token space: `continuous`, `discrete`, or a word of the plugin's own."""
 
+    outline: Callable[[Any], Any] | None = None
+    """For tokenizers with weights from elsewhere: `outline(options)` gives the `TokenizerOutline`
+    (`fluid_core.planning.outlines`) that `fluid plan` goes by, without loading or downloading weights."""
+
     def problems(self) -> list[str]:
         """Everything that is wrong with this declaration, in words; empty if it is valid."""
-        return Component.problems(self) + _token_kind_problems("produces", self.produces)
+        found = Component.problems(self) + _token_kind_problems("produces", self.produces)
+        return found + _outline_problems(self.outline)
 
 
 @attrs.frozen(kw_only=True)
@@ -98,6 +103,14 @@ class TextEncoderComponent(Component):
 
     kind: ClassVar[str] = "text-encoder"
 
+    outline: Callable[[Any], Any] | None = None
+    """For frozen encoders with weights from elsewhere: `outline(options)` gives the `TextEncoderOutline`
+    (`fluid_core.planning.outlines`) that `fluid plan` goes by, without loading or downloading weights."""
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with this declaration, in words; empty if it is valid."""
+        return Component.problems(self) + _outline_problems(self.outline)
+
 
 @attrs.frozen(kw_only=True)
 class DatasetComponent(Component):
@@ -121,6 +134,12 @@ def _token_kind_problems(field: str, value: object) -> list[str]:
     if isinstance(value, str) and value.strip():
         return []
     return [f"its {field} must be a kind of token such as 'continuous' or 'discrete', found {value!r}"]
+
+
+def _outline_problems(outline: object) -> list[str]:
+    if outline is None or _is_function(outline):
+        return []
+    return [f"its outline must be a function or None, found {outline!r}"]
 
 
 def _is_function(value: object) -> bool:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from fluid_core.atomic_files import load_state
+from fluid_core.autocast import single_precision
 from fluid_core.backbone.sizes import BackboneShape, backbone_shape
 from fluid_core.backbone.token_embedding import TokenEmbedding
 from fluid_core.backbone.transformer import Transformer
@@ -230,7 +231,11 @@ class FluidModel(nn.Module):
             rows = self.token_embedding.canvas(tokens, ~predicted)
             chosen = predicted.flatten().nonzero().squeeze(1)
             hidden = self.transformer(rows, text, causal=False).flatten(0, 1)[chosen]
-        loss = self.head.loss(hidden, tokens.flatten(0, 1)[chosen], random=keys.rows(chosen))  # type: ignore[operator]
+        # Whatever the backbone multiplies in, losses are those of single precision, for every head.
+        hidden, outside_autocast = single_precision(hidden)
+        with outside_autocast:
+            target = tokens.flatten(0, 1)[chosen]
+            loss = self.head.loss(hidden, target, random=keys.rows(chosen))  # type: ignore[operator]
         parts = {name: part.detach().sum() for name, part in loss.parts.items()}
         return BatchLoss(
             total=loss.total.sum(), num_tokens=len(chosen), parts=parts, num_tokens_in_all=batch.num_tokens_in_all

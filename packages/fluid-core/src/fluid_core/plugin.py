@@ -44,6 +44,12 @@ def _example_t5_options(folder: Path) -> T5EncoderOptions:
     return example_t5_options(folder)
 
 
+def _t5_outline(options: T5EncoderOptions) -> Any:
+    from fluid_core.text.encoder_outlines import t5_outline
+
+    return t5_outline(options)
+
+
 def _build_transformers_encoder(options: TransformersEncoderOptions) -> Any:
     from fluid_core.text.transformers_encoder import build_transformers_encoder
 
@@ -54,6 +60,12 @@ def _example_transformers_options(folder: Path) -> TransformersEncoderOptions:
     from fluid_core.text.transformers_encoder import example_transformers_options
 
     return example_transformers_options(folder)
+
+
+def _transformers_outline(options: TransformersEncoderOptions) -> Any:
+    from fluid_core.text.encoder_outlines import transformers_outline
+
+    return transformers_outline(options)
 
 
 def _build_shapes(options: ShapesOptions, context: "DatasetContext") -> Any:
@@ -150,6 +162,7 @@ def fluid_register_text_encoders() -> tuple[TextEncoderComponent, ...]:
             options=T5EncoderOptions,
             build=_build_t5_encoder,
             example=_example_t5_options,
+            outline=_t5_outline,
         ),
         TextEncoderComponent(
             name="transformers-encoder",
@@ -157,6 +170,7 @@ def fluid_register_text_encoders() -> tuple[TextEncoderComponent, ...]:
             options=TransformersEncoderOptions,
             build=_build_transformers_encoder,
             example=_example_transformers_options,
+            outline=_transformers_outline,
         ),
     )
 

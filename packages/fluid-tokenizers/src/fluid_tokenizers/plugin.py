@@ -1,7 +1,7 @@
 """What this package offers to the catalog. The modules with torch load when a component is built."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fluid_core.components import TokenizerComponent
 from fluid_core.hookspecs import hookimpl
@@ -55,6 +55,18 @@ def _example_vq_options(folder: Path) -> VQAutoencoderOptions:
     return example_vq_options(folder)
 
 
+def _kl_outline(options: KLAutoencoderOptions) -> Any:
+    from fluid_tokenizers.autoencoder_outlines import kl_outline
+
+    return kl_outline(options)
+
+
+def _vq_outline(options: VQAutoencoderOptions) -> Any:
+    from fluid_tokenizers.autoencoder_outlines import vq_outline
+
+    return vq_outline(options)
+
+
 @hookimpl
 def fluid_register_tokenizers() -> tuple[TokenizerComponent, ...]:
     """Patches of pixels with and without quantisation, and autoencoders from diffusers with and without a codebook."""
@@ -79,6 +91,7 @@ def fluid_register_tokenizers() -> tuple[TokenizerComponent, ...]:
             options=KLAutoencoderOptions,
             build=_build_kl_autoencoder,
             example=_example_kl_options,
+            outline=_kl_outline,
             produces="continuous",
         ),
         TokenizerComponent(
@@ -87,6 +100,7 @@ def fluid_register_tokenizers() -> tuple[TokenizerComponent, ...]:
             options=VQAutoencoderOptions,
             build=_build_vq_autoencoder,
             example=_example_vq_options,
+            outline=_vq_outline,
             produces="discrete",
         ),
     )

@@ -27,6 +27,9 @@ class AutoencoderPreset:
     patch_size: int
     """Recommended grouping: latents along one side of a token."""
 
+    num_parameters: int | None = None
+    """Of encoder and decoder; None if not known."""
+
     source: str
     """Where the constants come from, in words."""
 
@@ -43,6 +46,7 @@ PRESETS = {
         down_factor=8,
         scaling_factor=0.18215,
         patch_size=2,
+        num_parameters=83_653_863,
         source="the diffusers configuration of Stable Diffusion 1.x and 2.x, where it is also the default of "
         "AutoencoderKL; one over the standard deviation of the latents in one training batch (latent diffusion, arXiv "
         "2112.10752, sections 4.3.2 and D.1)",
@@ -55,6 +59,7 @@ PRESETS = {
         down_factor=8,
         scaling_factor=0.13025,
         patch_size=2,
+        num_parameters=83_653_863,
         source="the configuration published with the weights; they overflow in float16 (force_upcast)",
     ),
     "sd3": AutoencoderPreset(
@@ -66,6 +71,7 @@ PRESETS = {
         scaling_factor=1.5305,
         shift_factor=0.0609,
         patch_size=2,
+        num_parameters=83_819_683,
         source="the configuration published with the weights, the same in the authors' reference code",
     ),
     "flux.1": AutoencoderPreset(
@@ -77,6 +83,7 @@ PRESETS = {
         scaling_factor=0.3611,
         shift_factor=0.1159,
         patch_size=2,
+        num_parameters=83_819_683,
         source="the configuration published with the weights, the same in the authors' reference code",
     ),
     "ldm-kl-16": AutoencoderPreset(

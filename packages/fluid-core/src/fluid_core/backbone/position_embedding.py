@@ -39,9 +39,8 @@ class PositionEmbedding(nn.Module):
 
     def reset_parameters(self) -> None:
         """Back to the sine-cosine table."""
-        if self.table.device.type != "meta":
-            with torch.no_grad():
-                self.table.copy_(sine_cosine_table(self.grid, self.table.shape[1]))
+        with torch.no_grad():
+            self.table.copy_(sine_cosine_table(self.grid, self.table.shape[1]))
 
     def forward(self, positions: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
         """Vectors of positions numbered in raster order."""

@@ -7,6 +7,7 @@ place.
 
 from fluid_core.configuration.course import TrainingCourse
 from fluid_core.configuration.files import load_config, load_tokenizer_run
+from fluid_core.configuration.model_training import TrainingConfig
 from fluid_core.configuration.overrides import apply_overrides
 from fluid_core.configuration.saved import (
     FORMAT_VERSION,
@@ -16,7 +17,7 @@ from fluid_core.configuration.saved import (
     read_saved_config,
     tokenizer_run_from_json,
 )
-from fluid_core.configuration.sections import BackboneConfig, ComponentChoice, FluidConfig, TrainingConfig
+from fluid_core.configuration.sections import BackboneConfig, ComponentChoice, FluidConfig
 from fluid_core.configuration.structuring import structure, unstructure
 from fluid_core.configuration.tokenizer_run import PerceptualTerm, TokenizerRunConfig, TokenizerTrainingConfig
 

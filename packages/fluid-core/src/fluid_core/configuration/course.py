@@ -37,7 +37,7 @@ class TrainingCourse:
     depends on the machine: such a run can not be repeated to the bit. None (in TOML `"none"`) sets no limit."""
 
     batch_size: int = attrs.field(validator=gt(0))
-    """Images in one step. There is one process, on one device."""
+    """Images in one step, of all processes together."""
 
     learning_rate: float = attrs.field(default=1e-4, validator=gt(0.0))
     """The largest rate, reached after warm-up."""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from attrs.validators import ge, gt, le, lt, optional
+from attrs.validators import ge, gt, lt, optional
 
 from fluid_core.backbone.sizes import BackboneShape, backbone_shape
-from fluid_core.configuration.course import TrainingCourse, not_blank
+from fluid_core.configuration.course import not_blank
+from fluid_core.configuration.model_training import TrainingConfig
 from fluid_core.errors import ConfigurationError
 from fluid_core.text.options import UnconditionalText
 
@@ -104,14 +105,6 @@ class BackboneConfig:
         if self.size is None:
             return BackboneShape(**given)
         return attrs.evolve(backbone_shape(self.size), **given)
-
-
-@attrs.frozen(kw_only=True)
-class TrainingConfig(TrainingCourse):
-    """How a model is trained."""
-
-    text_drop_probability: float = attrs.field(default=0.1, validator=[ge(0.0), le(1.0)])
-    """Share of the captions hidden in training, so that guidance has an unconditional prediction."""
 
 
 @attrs.frozen(kw_only=True)

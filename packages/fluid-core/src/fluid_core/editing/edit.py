@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from fluid_core.call_settings import CallSettings
-from fluid_core.drawing import Drawing, prepare_drawing
 from fluid_core.editing.canvas import Canvases
 from fluid_core.editing.kept_tokens import KeptTokens, kept_tokens
 from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import TrainedPermutations
 from fluid_core.model import FluidModel
+from fluid_core.pipeline.call_settings import CallSettings
+from fluid_core.pipeline.drawing import Drawing, prepare_drawing
 from fluid_core.protocols import OrderPolicy
 
 # Far from the labels that the sampling loop gives to its steps.

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from fluid_core.errors import InvalidRequestError
-from fluid_core.image_seeds import image_seeds
+from fluid_core.pipeline.image_seeds import image_seeds
 from fluid_core.sampling_run.prompts_file import LARGEST_SEED, Prompt
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import attrs
 import torch
 
-from fluid_core.call_settings import CallSettings
 from fluid_core.catalog import ComponentCatalog, installed_components
 from fluid_core.errors import InvalidRequestError
 from fluid_core.generation import check_order
 from fluid_core.guidance import GuidanceKind
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
+from fluid_core.pipeline.call_settings import CallSettings
 from fluid_core.protocols import OrderPolicy
 from fluid_core.sampler_choice import build_sampler
 

@@ -32,20 +32,20 @@ class TransformersEncoder(FrozenEncoder):
     """
 
     def __init__(self, options: TransformersEncoderOptions) -> None:
-        loaded = _reading_part(
+        loaded = reading_part(
             load_pretrained(
                 options,
                 WantedModel(
                     description="a text model",
                     example="sentence-transformers/all-MiniLM-L6-v2",
-                    choose_class=_text_class,
+                    choose_class=text_class,
                     may_be_missing=_POOLERS,
                 ),
             )
         )
         super().__init__(
             loaded,
-            width=_width(loaded),
+            width=text_width(loaded),
             max_length=_max_length(options, loaded),
             overlong=options.overlong,
             unit="tokens with the encoder's marks",
@@ -64,7 +64,7 @@ class TransformersEncoder(FrozenEncoder):
         return states
 
 
-def _text_class(config: Any, path: str) -> Any:
+def text_class(config: Any, path: str) -> Any:
     """The smallest class that loads what reads the text."""
     import transformers
 
@@ -79,7 +79,7 @@ def _text_class(config: Any, path: str) -> Any:
     )
 
 
-def _reading_part(loaded: LoadedEncoder) -> LoadedEncoder:
+def reading_part(loaded: LoadedEncoder) -> LoadedEncoder:
     """The encoder, of a model that also has a decoder. Raises `CheckpointError` for a model that reads no text."""
     model = loaded.model
     if model.config.is_encoder_decoder:
@@ -97,7 +97,8 @@ def _arguments(model: nn.Module) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(model.forward).parameters)
 
 
-def _width(loaded: LoadedEncoder) -> int:
+def text_width(loaded: LoadedEncoder) -> int:
+    """Length of one state."""
     return int(loaded.model.config.get_text_config().hidden_size)
 
 

@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 from fluid_core import FluidPipeline
 from fluid_core.atomic_files import read_safetensors, write_safetensors
 from fluid_core.configuration import ComponentChoice
-from fluid_core.encoded_prompts import PromptReader, encode_prompts
 from fluid_core.errors import (
     CheckpointError,
     CheckpointMismatchError,
@@ -17,6 +16,7 @@ from fluid_core.errors import (
     PromptError,
     UnknownComponentError,
 )
+from fluid_core.pipeline.encoded_prompts import PromptReader, encode_prompts
 from fluid_core.saved_model import load_model
 from fluid_core.text import TransformersEncoder, example_transformers_options
 from fluid_core.text.byte_encoder import ByteEncoder

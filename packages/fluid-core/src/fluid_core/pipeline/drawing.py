@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from fluid_core.call_settings import CallSettings
 from fluid_core.errors import InvalidRequestError, PromptError
 from fluid_core.generation import GenerationProgress, GenerationSettings, check_order, generate
-from fluid_core.given_text import GivenText
-from fluid_core.image_seeds import image_seeds
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
+from fluid_core.pipeline.call_settings import CallSettings
+from fluid_core.pipeline.given_text import GivenText
+from fluid_core.pipeline.image_seeds import image_seeds
 from fluid_core.protocols import OrderPolicy
 from fluid_core.sampler_choice import ChosenSampler, build_sampler
 from fluid_core.text.text_aligner import AlignedText

@@ -9,15 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import attrs
-import numpy as np
 import torch
 from jaxtyping import Float, Shaped
-from PIL import Image
 from torch import Tensor
 
-from fluid_core.call_settings import CallArguments, CallSettings, OutputType
-from fluid_core.drawing import Drawing, prepare_drawing
 from fluid_core.editing.canvas import Canvases, ImageBox, inpainting_canvases, outpainting_canvases, whole_canvases
 from fluid_core.editing.edit import check_editable, draw_edit, draw_variation
 from fluid_core.editing.given_pictures import GivenMask, GivenPicture
@@ -29,7 +24,10 @@ from fluid_core.exchange import SamplerBackend, TextFeatures
 from fluid_core.generation import GenerationProgress
 from fluid_core.guidance import GuidanceKind
 from fluid_core.model import FluidModel
-from fluid_core.model_placement import move_model
+from fluid_core.pipeline.call_settings import CallArguments, CallSettings, OutputType
+from fluid_core.pipeline.drawing import prepare_drawing
+from fluid_core.pipeline.model_placement import move_model
+from fluid_core.pipeline.output import PipelineOutput, pipeline_output
 from fluid_core.protocols import OrderPolicy
 
 if TYPE_CHECKING:
@@ -37,23 +35,6 @@ if TYPE_CHECKING:
 
 UNKNOWN_GREY = 0.5
 """What a preview shows where nothing is known yet."""
-
-
-@attrs.frozen(kw_only=True)
-class PipelineOutput:
-    """What a call returns.
-
-    `images` are PIL images, an array `images height width 3` or a tensor `images 3 height width` with values in [0, 1],
-    or None where only tokens were asked for. `tokens` are always there.
-    """
-
-    images: Any
-    tokens: Shaped[Tensor, "images length *token"]
-    seeds: tuple[int, ...]
-    """Seed of each image: the same seed, prompt and settings give the same image, whatever else is in the batch."""
-
-    head_backend: SamplerBackend
-    """Which implementation of the head's sampler ran: `reference` or `fused`."""
 
 
 class FluidPipeline:
@@ -150,7 +131,7 @@ class FluidPipeline:
         drawing = prepare_drawing(self.model, prompt, settings)
         tokens = drawing.tokens()
         images = None if output_type == "tokens" else self.decode(tokens)
-        return _output(drawing, tokens, images, output_type)
+        return pipeline_output(drawing, tokens, images, output_type)
 
     def inpaint(
         self,
@@ -221,7 +202,7 @@ class FluidPipeline:
         wanted = CallSettings(**settings)
         edited = draw_variation(self.model, prompt, pictures, keep, wanted)
         images = None if wanted.output_type == "tokens" else self.decode(edited.tokens)
-        return _output(edited.drawing, edited.tokens, images, wanted.output_type)
+        return pipeline_output(edited.drawing, edited.tokens, images, wanted.output_type)
 
     def _edited(
         self, prompt: str | Sequence[str] | None, canvases: Canvases, blend: int, settings: CallSettings
@@ -229,12 +210,12 @@ class FluidPipeline:
         check_blend(blend)
         edited = draw_edit(self.model, prompt, canvases, settings)
         if settings.output_type == "tokens":
-            return _output(edited.drawing, edited.tokens, None, "tokens")
+            return pipeline_output(edited.drawing, edited.tokens, None, "tokens")
         times = len(edited.tokens) // len(canvases.pictures)
         kept = canvases.pictures.repeat_interleave(times, 0).to(self.device)
         drawn = canvases.drawn.repeat_interleave(times, 0).to(self.device)
         images = with_kept_pixels(self.decode(edited.tokens), kept, drawn, blend=blend)
-        return _output(edited.drawing, edited.tokens, images, settings.output_type)
+        return pipeline_output(edited.drawing, edited.tokens, images, settings.output_type)
 
     def encode_prompts(self, prompts: str | Sequence[str]) -> TextFeatures:
         """The text encoder's states of prompts, to hand to a call as `prompt_embeds` or `negative_prompt_embeds`.
@@ -288,21 +269,3 @@ class FluidPipeline:
 
         model, weights = load_model(Path(folder), catalog)
         return cls(model, weights=weights)
-
-
-def to_pil(images: Float[Tensor, "images 3 height width"]) -> list[Image.Image]:
-    """PIL images of pictures with values in [0, 1]."""
-    array = images.permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(pixels) for pixels in (array * 255.0).round().astype(np.uint8)]
-
-
-def _output(drawing: Drawing, tokens: Tensor, images: Tensor | None, output_type: OutputType) -> PipelineOutput:
-    return PipelineOutput(
-        images=_as(images, output_type), tokens=tokens, seeds=drawing.seeds, head_backend=drawing.sampler.backend
-    )
-
-
-def _as(images: Tensor | None, output_type: OutputType) -> Any:
-    if images is None or output_type == "pt":
-        return images
-    return to_pil(images) if output_type == "pil" else images.permute(0, 2, 3, 1).cpu().numpy()
