@@ -5,8 +5,7 @@ head) serve the modulations, which depend on timestep and condition alone. They 
 one product, so their weights are read once per block of timesteps instead of once per timestep. What remains per step
 is two linear layers a block with weights laid out for speed, and three elementwise passes.
 
-Products of more than some dozens of rows run at the best rate when their weights are cut into shards
-(`packed_linear.py`).
+Products of some dozens of rows run at the best rate when their weights are cut into shards (`packed_linear.py`).
 """
 
 import math
@@ -82,7 +81,7 @@ class FusedEvaluation:
         num_steps = max(1, rows_per_chunk // max(1, num_rows)) if len(chunks) == 1 else 1
         num_steps = min(num_steps, len(time_vectors))
         # Written anew for every block: fresh memory would cost as much as a tenth of the products.
-        memory = [torch.empty(num_steps * num_rows * each.num_outputs) for each in packed.modulations]
+        memory = torch.empty(num_steps * num_rows, sum(packed.modulation_sizes))
         self._chunks = [
             _Chunk(
                 packed,
@@ -119,7 +118,7 @@ class _Chunk:
         packed: PackedNetwork,
         time_vectors: Tensor,
         condition_vectors: Tensor,
-        memory: list[Tensor],
+        memory: Tensor,
         *,
         guided: bool,
         steps_per_block: int,
@@ -133,54 +132,39 @@ class _Chunk:
         self._steps_per_block = steps_per_block
         self._keeps_block = keeps_block
         self._block: int | None = None
-        self._tables: list[Tensor] = []
+        self._table = memory
 
     def __call__(self, step: int, x: Tensor) -> Tensor:
         block, place = divmod(step, self._steps_per_block)
         if block != self._block or not self._keeps_block:
-            self._tables = self._modulate(block)
+            self._table = self._modulate(block)
             self._block = block
-        modulations = iter([table[place] for table in self._tables])
+        modulations = iter(torch.split(self._table[place], self._packed.modulation_sizes, dim=1))
         # Contiguous once, so that no norm has to copy it.
         hidden = self._packed.input_projection(x).contiguous()
         for index, (first, second) in enumerate(self._packed.layers):
-            normed = functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
+            normed = _normed(hidden)
             if index == 0 and self._guided:
                 hidden, normed = torch.cat([hidden, hidden]), torch.cat([normed, normed])
             shift, scale, gate = next(modulations), next(modulations), next(modulations)
-            update = second(first(_modulated(normed, shift, scale)))
-            _by_shards(hidden, gate).addcmul_(gate, _by_shards(update, gate))
-        normed = functional.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
+            torch.addcmul(shift, normed, scale, out=normed)
+            hidden.addcmul_(gate, second(first(normed)))
         scale, shift = next(modulations), next(modulations)
-        return self._packed.output_projection((_by_shards(normed, scale) * scale).flatten(1)) + shift.flatten(1)
+        output: Tensor = self._packed.output_projection(_normed(hidden).mul_(scale)) + shift
+        return output
 
-    def _modulate(self, block: int) -> list[Tensor]:
-        """Every modulation of a block of timesteps, each (steps, rows, shards, part)."""
+    def _modulate(self, block: int) -> Tensor:
+        """Every modulation of a block of timesteps, (steps, rows, all of them side by side)."""
         times = self._time_vectors[block * self._steps_per_block :][: self._steps_per_block]
         conditioning = functional.silu(times[:, None] + self._condition_vectors)
         rows = conditioning.flatten(0, 1)
-        tables = []
-        for modulation, memory in zip(self._packed.modulations, self._memory, strict=True):
-            # Contiguous also where the last block is shorter.
-            shape = (modulation.num_shards, len(rows), modulation.num_outputs // modulation.num_shards)
-            table = modulation(rows, out=memory[: math.prod(shape)].view(shape))
-            tables.append(table.view(shape[0], *conditioning.shape[:2], shape[2]).permute(1, 2, 0, 3))
-        return tables
+        # The last block may be shorter.
+        table = self._packed.modulations(rows, out=self._memory[: len(rows)])
+        return table.view(*conditioning.shape[:2], table.shape[1])
 
 
-def _modulated(
-    normed: Float[Tensor, "rows inner"],
-    shift: Float[Tensor, "rows shards part"],
-    scale: Float[Tensor, "rows shards part"],
-) -> Float[Tensor, "rows inner"]:
-    result = torch.empty_like(normed)
-    torch.addcmul(shift, _by_shards(normed, scale), scale, out=_by_shards(result, scale))
-    return result
-
-
-def _by_shards(rows: Float[Tensor, "rows inner"], like: Float[Tensor, "rows shards part"]) -> Tensor:
-    """A view of each row as the shards it consists of, as many as those of `like`."""
-    return rows.view(like.shape)
+def _normed(hidden: Float[Tensor, "rows inner"]) -> Float[Tensor, "rows inner"]:
+    return torch.layer_norm(hidden, hidden.shape[-1:], eps=NORM_EPSILON)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

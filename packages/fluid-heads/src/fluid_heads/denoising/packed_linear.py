@@ -22,28 +22,6 @@ def num_shards(num_outputs: int) -> int:
     return next(count for count in range(min(torch.get_num_threads(), num_outputs), 0, -1) if num_outputs % count == 0)
 
 
-class ShardedLinear:
-    """`x @ weight.T + bias` with a copy of the weight, cut into shards of the outputs."""
-
-    def __init__(self, weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, "outputs"]) -> None:
-        num_outputs, num_inputs = weight.shape
-        self.num_shards = num_shards(num_outputs)
-        shards = weight.detach().float().view(self.num_shards, num_outputs // self.num_shards, num_inputs)
-        self._weight = shards.transpose(1, 2).contiguous()
-        self._bias = bias.detach().to(torch.float32, copy=True).view(self.num_shards, 1, -1)
-
-    @property
-    def num_outputs(self) -> int:
-        """Outputs of all shards together."""
-        return self._bias.numel()
-
-    def __call__(
-        self, x: Float[Tensor, "rows inputs"], *, out: Float[Tensor, "shards rows part"] | None = None
-    ) -> Float[Tensor, "shards rows part"]:
-        """The outputs, shard by shard; `out` is memory of that shape to write them to."""
-        return torch.baddbmm(self._bias, x.expand(self.num_shards, *x.shape), self._weight, out=out)
-
-
 class PackedLinear:
     """`activation(x @ weight.T + bias)`, with copies of weight and bias; the activation is SiLU or none.
 
@@ -58,7 +36,7 @@ class PackedLinear:
         self._bias = bias.detach().to(torch.float32, copy=True).contiguous()
         self._column_bias = self._bias[:, None]
         self._silu = silu
-        self._sharded: ShardedLinear | None = None
+        self._shards: Float[Tensor, "shards inputs part"] | None = None
 
     def __call__(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
         """The layer's output; for few rows it may be a transposed view."""
@@ -66,18 +44,23 @@ class PackedLinear:
         if num_rows in _ROWS_AS_COLUMNS:
             return self._activated(torch.addmm(self._column_bias, self._weight, x.t())).t()
         if num_rows >= _FEWEST_SHARDED_ROWS:
-            if self._sharded is None:
-                self._sharded = ShardedLinear(self._weight, self._bias)
-            return self._joined(self._sharded(x).transpose(0, 1))
+            return self._by_shards(x)
         return self._activated(functional.linear(x, self._weight, self._bias))
 
     def _activated(self, output: Tensor) -> Tensor:
         return functional.silu(output, inplace=True) if self._silu else output
 
-    def _joined(self, parts: Float[Tensor, "rows shards part"]) -> Float[Tensor, "rows outputs"]:
-        """One row of outputs after the other, activated in the same pass over memory."""
+    def _by_shards(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
+        """One product for each shard of the outputs, in one batch."""
+        if self._shards is None:
+            num_outputs, num_inputs = self._weight.shape
+            count = num_shards(num_outputs)
+            self._shards = self._weight.view(count, num_outputs // count, num_inputs).transpose(1, 2).contiguous()
+        count = len(self._shards)
+        parts = torch.baddbmm(self._bias.view(count, 1, -1), x.expand(count, *x.shape), self._shards).transpose(0, 1)
         if not self._silu:
             return parts.flatten(1)
+        # One row of outputs after the other, activated in the same pass over memory.
         joined = parts.new_empty(parts.shape)
         torch.ops.aten.silu.out(parts, out=joined)
         return joined.flatten(1)

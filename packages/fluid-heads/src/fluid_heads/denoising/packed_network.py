@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
-from fluid_heads.denoising.packed_linear import PackedLinear, ShardedLinear
+from fluid_heads.denoising.packed_linear import PackedLinear
 
 
 class PackedNetwork:
@@ -25,12 +25,20 @@ class PackedNetwork:
         self.layers = [_block_layers(block) for block in blocks]
         """For each block its two linear layers, the first with its activation."""
 
-        self.modulations = [modulation for block in blocks for modulation in _block_modulations(block)]
-        """Linear layers from the conditioning to shift, scale and gate of every block, then to the scale before the
-        output and to what the shift before it adds to the output; scales include the one."""
+        parts = [part for block in blocks for part in _block_modulations(block)] + _output_modulations(network)
+        self.modulation_sizes = [len(bias) for _, bias in parts]
+        """Numbers that each modulation has for a row of conditioning: shift, scale and gate of every block, then the
+        scale before the output and what the shift before it adds to the output. Scales include the one."""
 
-        self.modulations += _output_modulations(network)
+        self.modulation_weight = torch.cat([weight for weight, _ in parts]).t().contiguous()
+        self.modulation_bias = torch.cat([bias for _, bias in parts])
         self.output_projection = _packed(network.output_projection, bias=False)
+
+    def modulations(
+        self, conditioning: Float[Tensor, "rows inner"], *, out: Float[Tensor, "rows all_modulations"]
+    ) -> Float[Tensor, "rows all_modulations"]:
+        """All modulations of rows of conditioning, side by side, written to `out`."""
+        return torch.addmm(self.modulation_bias, conditioning, self.modulation_weight, out=out)
 
 
 def _packed(layer: nn.Module, *, silu: bool = False, bias: bool = True) -> PackedLinear:
@@ -42,24 +50,22 @@ def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
     return _packed(block.mlp[0], silu=True), _packed(block.mlp[2])
 
 
-def _block_modulations(block: ModulatedBlock) -> list[ShardedLinear]:
+def _block_modulations(block: ModulatedBlock) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias for shift, scale and gate."""
     weights, biases = _chunks(block.modulation, 3)
     norm_weight, norm_bias = block.norm.weight.float(), block.norm.bias.float()
     return [
-        ShardedLinear(weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
-        ShardedLinear(norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
-        ShardedLinear(weights[2], biases[2]),
+        (weights[0] + norm_bias[:, None] * weights[1], biases[0] + norm_bias * (1.0 + biases[1])),
+        (norm_weight[:, None] * weights[1], norm_weight * (1.0 + biases[1])),
+        (weights[2], biases[2]),
     ]
 
 
-def _output_modulations(network: DenoisingNetwork) -> list[ShardedLinear]:
+def _output_modulations(network: DenoisingNetwork) -> list[tuple[Tensor, Tensor]]:
     weights, biases = _chunks(network.output_modulation, 2)
     output, bias = network.output_projection.weight.float(), network.output_projection.bias.float()
     # out(norm * scale + shift) is out(norm * scale) + out(shift), and out(shift) is as narrow as the output.
-    return [
-        ShardedLinear(weights[1], 1.0 + biases[1]),
-        ShardedLinear(output @ weights[0], output @ biases[0] + bias),
-    ]
+    return [(weights[1], 1.0 + biases[1]), (output @ weights[0], output @ biases[0] + bias)]
 
 
 def _chunks(
