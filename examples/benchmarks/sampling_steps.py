@@ -146,7 +146,7 @@ def energy_test(first: Tensor, second: Tensor, condition: Tensor) -> tuple[float
 
     Conditions are appended as far-apart coordinates, and labels are exchanged within pairs of equal condition alone.
     """
-    places = 4.0 * torch.nn.functional.one_hot(condition, NUM_CONDITIONS).float()
+    places = 4.0 * torch.nn.functional.one_hot(condition).float()
     points = torch.cat([torch.cat([first, places], dim=1), torch.cat([second, places], dim=1)])
     distances = torch.cdist(points, points)
     count = first.shape[0]
