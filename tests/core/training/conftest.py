@@ -111,3 +111,27 @@ def train_in_processes() -> Callable[..., str]:
         return run.stderr
 
     return train
+
+
+@pytest.fixture(scope="session")
+def run_in_processes() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """A function that runs a program, given the file of a configuration and a folder, in processes of `torchrun`."""
+
+    def run(
+        program: str, config: FluidConfig, folder: Any, *, num_processes: int
+    ) -> "subprocess.CompletedProcess[str]":
+        folder.parent.mkdir(exist_ok=True)
+        script, saved = folder.parent / f"{folder.name}.py", folder.parent / f"{folder.name}.json"
+        script.write_text(program)
+        saved.write_text(config_to_json(config))
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        return subprocess.run(
+            [*start, str(script), str(saved), str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return run

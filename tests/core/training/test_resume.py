@@ -13,16 +13,15 @@ from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, FluidError
 from fluid_core.text import example_transformers_options
 from fluid_core.training.checkpoint import Progress, checkpoints, save_checkpoint
-from fluid_core.training.metrics import read_metrics
+from fluid_core.training.file_records import file_records
+from fluid_core.training.metrics import OF_THE_MACHINE, read_metrics
 from fluid_core.training.same_run import check_same_run
-
-TIMING = ("images_per_second", "seconds")
 
 
 def without_timing(folder):
     """The rows of a run's metrics but for what a clock measured."""
     rows = read_metrics(folder / "metrics.jsonl")
-    return [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
+    return [{key: value for key, value in row.items() if key not in OF_THE_MACHINE} for row in rows]
 
 
 def state(trainer):
@@ -230,6 +229,15 @@ def test_a_damaged_checkpoint_is_refused_by_name(trained, run_config, make_train
     assert {other: other.read_bytes() for other in checkpoint.iterdir()} == before
 
 
+def recorded_anew(checkpoint):
+    """Make the records of a checkpoint those of its files, as if it had been written like this."""
+    path = checkpoint / "state.json"
+    state = json.loads(path.read_text())
+    state["files"] = file_records(sorted(checkpoint.glob("*.safetensors")))
+    del state["checksum"]
+    path.write_text(json.dumps(state))
+
+
 @pytest.mark.parametrize("file", ["ema", "optimizer"])
 def test_parts_of_another_models_checkpoint_are_refused(trained, run_config, make_trainer, tmp_path, file):
     """Averages or optimizer state of other shapes would load silently into broadcasting: refused, nothing changed."""
@@ -238,6 +246,7 @@ def test_parts_of_another_models_checkpoint_are_refused(trained, run_config, mak
     make_trainer(other, tmp_path / "other").train()
     foreign = checkpoints(tmp_path / "other" / "checkpoints")[-1] / f"{file}.safetensors"
     shutil.copy(foreign, checkpoint / f"{file}.safetensors")
+    recorded_anew(checkpoint)
     with pytest.raises(CheckpointMismatchError, match=rf"{file}\.safetensors does not fit"):
         make_trainer(run_config(), trainer.folder, resume=True)
 
@@ -252,6 +261,7 @@ def test_missing_moments_are_noticed(trained, run_config, make_trainer, lost):
     assert name in tensors
     kept = {key: value for key, value in tensors.items() if lost and key != f"aligner.no_text|{lost}"}
     write_safetensors(path, kept)
+    recorded_anew(checkpoint)
     with pytest.raises(CheckpointMismatchError, match=r"optimizer\.safetensors does not fit .* is missing, and"):
         make_trainer(run_config(), trainer.folder, resume=True)
 
@@ -289,6 +299,7 @@ def test_a_run_is_not_resumed_with_another_text_encoder(run_config, make_trainer
     write_safetensors(weights, {name: tensor * 1.01 for name, tensor in tensors.items()})
     with pytest.raises(CheckpointMismatchError, match="run with another text encoder than the one in its place now"):
         make_trainer(config, tmp_path / "run", resume=True)
+    del recorded["checksum"]
     state.write_text(json.dumps({**recorded, "identities": ["text_encoder"]}))
     with pytest.raises(CheckpointError, match="expected an identity for each part"):
         make_trainer(config, tmp_path / "run", resume=True)

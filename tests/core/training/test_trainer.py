@@ -11,7 +11,7 @@ from PIL import Image
 
 from fluid_core import FluidPipeline
 from fluid_core.configuration import ComponentChoice, config_from_json
-from fluid_core.data.batches import readable_items
+from fluid_core.data.batches import BatchLoader, readable_items
 from fluid_core.errors import (
     ConfigurationError,
     DataError,
@@ -159,6 +159,13 @@ def test_progress_shows_loss_speed_and_time_left(run_config, make_trainer, tmp_p
     assert "0 s left" in output
 
 
+def trainer_items(trainer, step):
+    """Places in the data set of the images of a step (from 0)."""
+    loader = BatchLoader(trainer.train_data, batch_size=trainer.settings.batch_size, seed=trainer.settings.seed)
+    loader.close()
+    return loader.items(step)
+
+
 def spoiled(loss, part, factor):
     """A head's loss whose `part` is multiplied by `factor` and everything else left alone."""
     parts = {**loss.parts, part: loss.parts[part] * factor}
@@ -187,12 +194,19 @@ def test_a_loss_that_is_not_finite_stops_the_run(run_config, make_trainer, tmp_p
     message = str(caught.value)
     assert message.startswith(f"Step 5: part vb of the loss of DiffusionHead is {value}")
     assert "All weights are finite" in message
+    assert message.count("non_finite/step-00000005.json") == 1
     assert "and resume (--resume), which continues from step-00000004." in message
     assert message.endswith("step-00000004 first: the run then continues from step-00000002.")
     assert trainer.step == 4
     assert all(torch.equal(t, at_stop["weights"][name]) for name, t in trainer.model.state_dict().items())
     assert all(torch.equal(t, at_stop["averages"][name]) for name, t in trainer.average.weights.items())
-    assert contents(trainer.folder) == at_stop["files"]
+    left = contents(trainer.folder)
+    told = json.loads(left.pop("non_finite/step-00000005.json"))
+    assert left == at_stop["files"]
+    assert told["step"] == 5
+    assert told["problem"].startswith("part vb of the loss")
+    assert told["items"] == trainer_items(trainer, 4)
+    assert told["captions"] == [trainer.train_data[item].caption for item in told["items"]]
     assert [row["step"] for row in read_metrics(trainer.folder / "metrics.jsonl")] == [1, 2, 3, 4]
     resumed = make_trainer(run_config(num_steps=9, checkpoint_every=2), tmp_path / "run", resume=True)
     assert resumed.step == 4

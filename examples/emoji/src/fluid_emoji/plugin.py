@@ -52,7 +52,7 @@ def fluid_register_datasets() -> tuple[DatasetComponent, ...]:
         ),
         DatasetComponent(
             name="emoji-scenes",
-            summary="Scenes composed of emoji with exact ground truth for the tasks of GenEval",
+            summary="Scenes composed of emoji with exact ground truth for the tasks of GenEval, and a judge",
             options=EmojiScenesOptions,
             build=_build_emoji_scenes,
             example=_example_emoji_scenes,

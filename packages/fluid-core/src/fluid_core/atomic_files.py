@@ -38,7 +38,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise _can_not_write(path, error) from error
+        raise can_not_write(path, error) from error
 
 
 def check_writable(folder: Path) -> None:
@@ -48,10 +48,11 @@ def check_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):
             pass
     except OSError as error:
-        raise _can_not_write(folder, error) from error
+        raise can_not_write(folder, error) from error
 
 
-def _can_not_write(path: Path, error: OSError) -> OutputError:
+def can_not_write(path: Path, error: OSError) -> OutputError:
+    """The error to raise for a file or folder that the system does not let us write."""
     return OutputError(
         f"{path} can not be written: {error.strerror or error}. Choose another place, or make room there and allow "
         "writing."
@@ -117,14 +118,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".unfinished"))
     except OSError as error:
-        raise _can_not_write(folder, error) from error
+        raise can_not_write(folder, error) from error
     try:
         yield temporary
         try:
             temporary.chmod(0o755)
             _put_in_place(temporary, folder)
         except OSError as error:
-            raise _can_not_write(folder, error) from error
+            raise can_not_write(folder, error) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

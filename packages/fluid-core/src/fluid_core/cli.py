@@ -1,12 +1,13 @@
 """The `fluid` program: finds the command and turns errors into messages.
 
 Exit codes: 0 for success, 1 for an error that Fluid explains in a message, 2 for a command line that can not
-be understood, 130 for an interruption with Ctrl-C. Genuine bugs keep their traceback.
+be understood, 130 for an interruption with Ctrl-C, 143 for a training that SIGTERM asked to end and that can be
+resumed. Genuine bugs keep their traceback.
 """
 
 import sys
 
-from fluid_core.errors import FluidError
+from fluid_core.errors import FluidError, RunStoppedError
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
 
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])
         Console(stderr=True).print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code if isinstance(error, RunStoppedError) else 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -104,6 +104,13 @@ class OutputError(FluidError):
     """A file or folder can not be written: no permission, no space, or something else of that name."""
 
 
+class RunStoppedError(FluidError):
+    """A run was asked to end (SIGTERM) and did, with a checkpoint from which it can go on."""
+
+    exit_code: ClassVar[int] = 143
+    """What a shell reports for a program that SIGTERM ended."""
+
+
 class NonFiniteLossError(FluidError, ArithmeticError):
     """The loss became NaN or infinite. The message names the step and the tensor."""
 

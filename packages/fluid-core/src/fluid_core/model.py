@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from fluid_core.atomic_files import load_state
@@ -20,7 +20,15 @@ from fluid_core.errors import (
     InvalidComponentError,
     InvalidRequestError,
 )
-from fluid_core.exchange import AttentionPattern, BatchShare, EncodedBatch, HeadContext, TextFeatures, TrainingView
+from fluid_core.exchange import (
+    AttentionPattern,
+    BatchShare,
+    EncodedBatch,
+    HeadContext,
+    TextFeatures,
+    TokenLoss,
+    TrainingView,
+)
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.protocols import EncodesEmptyPrompt, Head, OrderPolicy, StoredApart, TextEncoder, Tokenizer
 from fluid_core.sampler_choice import check_confidence
@@ -71,6 +79,15 @@ class BatchLoss:
     def mean(self) -> Float[Tensor, ""]:
         """Mean loss per predicted token; of several processes, each one's part of the mean over all of them."""
         return self.total / (self.num_tokens if self.num_tokens_in_all is None else self.num_tokens_in_all)
+
+
+@attrs.frozen(kw_only=True)
+class PredictedTokens:
+    """The loss of each token that a batch predicts, and which tokens these are."""
+
+    loss: TokenLoss
+    chosen: Int[Tensor, "predicted"]
+    """Numbers of the tokens: image times length plus position in raster order."""
 
 
 class FluidModel(nn.Module):
@@ -217,6 +234,17 @@ class FluidModel(nn.Module):
 
     def forward(self, batch: TrainingBatch) -> BatchLoss:
         """Loss summed over the tokens the order predicts; nothing is computed for the others in the head."""
+        predicted = self.token_losses(batch)
+        parts = {name: part.detach().sum() for name, part in predicted.loss.parts.items()}
+        return BatchLoss(
+            total=predicted.loss.total.sum(),
+            num_tokens=len(predicted.chosen),
+            parts=parts,
+            num_tokens_in_all=batch.num_tokens_in_all,
+        )
+
+    def token_losses(self, batch: TrainingBatch) -> PredictedTokens:
+        """What `forward` sums up: the loss of each token by itself."""
         aligned = self.aligner(batch.text, batch.dropped, batch.empty_prompt)
         text = self.transformer.text(aligned.states, aligned.mask)
         tokens, view = batch.tokens, batch.view
@@ -236,10 +264,7 @@ class FluidModel(nn.Module):
         with outside_autocast:
             target = tokens.flatten(0, 1)[chosen]
             loss = self.head.loss(hidden, target, random=keys.rows(chosen))  # type: ignore[operator]
-        parts = {name: part.detach().sum() for name, part in loss.parts.items()}
-        return BatchLoss(
-            total=loss.total.sum(), num_tokens=len(chosen), parts=parts, num_tokens_in_all=batch.num_tokens_in_all
-        )
+        return PredictedTokens(loss=loss, chosen=chosen)
 
     def loss(
         self,

@@ -10,7 +10,7 @@ Tokenizers, heads and text encoders are also `torch.nn.Module`s, so that they mo
 required methods here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -208,6 +208,18 @@ class Head(Protocol):
 
     def sampler(self, settings: SamplerSettings) -> Sampler:
         """A sampler for one generation. Raises `InvalidRequestError` for settings the head can not honour."""
+        ...
+
+
+@runtime_checkable
+class ExemptFromWeightDecay(Protocol):
+    """Ability of any module inside a trained part: it names parameters of its own that weight decay leaves alone.
+
+    Vectors and the tables of `nn.Embedding` are left alone without being named.
+    """
+
+    def no_weight_decay(self) -> Collection[str]:
+        """Names as `named_parameters` of this module gives them, such as `table` or `codes.weight`."""
         ...
 
 

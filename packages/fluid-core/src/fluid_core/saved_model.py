@@ -5,6 +5,7 @@ A tokenizer with a format of its own for its weights, such as an autoencoder of 
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,13 @@ TEXT_ENCODER = "text_encoder."
 """What the names of the text encoder's weights begin with."""
 
 
-def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
+def save_model(
+    model: FluidModel, folder: Path, *, weights: str, write_weights: Callable[[Path], None] | None = None
+) -> None:
     """Write a model folder, whole or not at all. `weights` says which weights the model holds: `ema` or `raw`.
+
+    `write_weights` writes the file of weights in place of those that the model has here, such as of a model of which
+    this process holds a part.
 
     A folder that holds nothing but a saved model is replaced. Raises `CheckpointError` for a folder that holds anything
     else, which would be lost, and for a model put together from objects: a folder names components, it can not hold
@@ -54,7 +60,10 @@ def save_model(model: FluidModel, folder: Path, *, weights: str) -> None:
             (new / TOKENIZER_FOLDER).mkdir()
             tokenizer.save_pretrained(new / TOKENIZER_FOLDER)
         write_json(new / INDEX_FILE, _index(model, weights))
-        write_safetensors(new / WEIGHTS_FILE, model.saved_state())
+        if write_weights is None:
+            write_safetensors(new / WEIGHTS_FILE, model.saved_state())
+        else:
+            write_weights(new / WEIGHTS_FILE)
 
 
 def _check_replaceable(folder: Path) -> None:

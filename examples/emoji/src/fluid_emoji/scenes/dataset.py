@@ -1,12 +1,14 @@
 """The `emoji-scenes` data set: scenes composed on the fly, captions that mirror GenEval's tasks, and the truth.
 
-A judge is not part of it: `evaluation_prompts` gives prompts with their facts, `example` the truth about each picture.
+`example` tells the truth about each picture; for those that models draw there is a judge, which has learned to see.
 """
 
 import attrs
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
-from fluid_core.data.captioned_images import CaptionedImage, JudgedPrompt
+from fluid_core.data.captioned_images import CaptionedImage, JudgedPrompt, Verdict
 from fluid_core.data.facts import Facts
 from fluid_core.data.shapes.vocabulary import COMBINED, TASKS
 from fluid_core.errors import ConfigurationError, DataError, InvalidRequestError
@@ -42,7 +44,7 @@ class ComposedExample:
 
 
 class EmojiScenesDataset:
-    """Scenes of one to four everyday emoji with captions. A `CaptionedImages` with ground truth.
+    """Scenes of one to four everyday emoji with captions. A `CaptionedImages` whose pictures can be judged.
 
     Example `i` depends on the seed, the split and `i` alone. A picture shows exactly what its caption says and no
     further object; what the caption leaves open, such as colours and places, is random. Both splits leave out the
@@ -159,6 +161,24 @@ class EmojiScenesDataset:
                 text = caption_of(facts, self.vocabulary)
                 prompts.append(JudgedPrompt(task=task, text=text, facts=facts, held_out=held_out))
         return tuple(prompts)
+
+    def judge(self, image: Float[Tensor, "3 height width"], prompt: JudgedPrompt) -> Verdict:
+        """Whether `image`, with values in [-1, 1] and of any size, shows exactly what `prompt` asks for.
+
+        A trained detector looks at it, which knows drawings of the styles `noto` and `twemoji`; `judge/accuracy.json`
+        says how often it is right. Raises `InvalidRequestError` if this data set shows other styles.
+        """
+        # Most uses of the data set need no detector.
+        from fluid_emoji.judge.saved_detector import shipped_detector
+        from fluid_emoji.judge.verdict import judge_picture
+
+        known = shipped_detector()[1].styles
+        if not set(self.options.styles) <= set(known):
+            raise InvalidRequestError(
+                f"The judge knows drawings of the styles {', '.join(known)}, but this data set has "
+                f"{', '.join(self.options.styles)}. Choose among the former with the option 'styles'."
+            )
+        return judge_picture(image, prompt.facts)
 
     def prompt_from_text(self, text: str) -> JudgedPrompt:
         """A prompt with facts from a text of one's own, such as "a blue fish above an owl".

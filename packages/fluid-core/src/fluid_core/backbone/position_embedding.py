@@ -42,6 +42,10 @@ class PositionEmbedding(nn.Module):
         with torch.no_grad():
             self.table.copy_(sine_cosine_table(self.grid, self.table.shape[1]))
 
+    def no_weight_decay(self) -> tuple[str, ...]:
+        """The table: a vector for each place, not a matrix that multiplies."""
+        return ("table",)
+
     def forward(self, positions: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
         """Vectors of positions numbered in raster order."""
         return self.table[positions]

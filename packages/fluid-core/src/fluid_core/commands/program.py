@@ -9,7 +9,11 @@ from fluid_core.commands.cache_build import build
 from fluid_core.commands.cache_check import check
 from fluid_core.commands.components import list_components
 from fluid_core.commands.edit import edit
+from fluid_core.commands.evaluate import evaluate_app
+from fluid_core.commands.fit import fit
+from fluid_core.commands.plan import plan
 from fluid_core.commands.sample import sample
+from fluid_core.commands.study import study
 from fluid_core.commands.tokenizer_measure import measure
 from fluid_core.commands.tokenizer_report import report
 from fluid_core.commands.tokenizer_train import train_tokenizer
@@ -22,9 +26,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(plan)
 app.command()(train)
 app.command()(sample)
 app.command()(edit)
+app.command()(fit)
+app.command()(study)
 
 tokenizer_app = typer.Typer(name="tokenizer", help="Train, measure and compare tokenizers.", no_args_is_help=True)
 tokenizer_app.command("train")(train_tokenizer)
@@ -38,6 +45,8 @@ cache_app = typer.Typer(
 cache_app.command("build")(build)
 cache_app.command("check")(check)
 app.add_typer(cache_app)
+
+app.add_typer(evaluate_app)
 
 
 # Its own parser reads the arguments: see `fluid_core.cli`.

@@ -19,7 +19,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> FluidConfig:
     values.
     """
     path = Path(path)
-    data = apply_overrides(_read_toml(path), overrides)
+    data = apply_overrides(read_toml(path), overrides)
     return structure(data, FluidConfig, subject=f"configuration {path}")
 
 
@@ -29,7 +29,7 @@ def load_tokenizer_run(path: Path | str, overrides: Sequence[str] = ()) -> Token
     Raises `ConfigurationError` as `load_config` does.
     """
     path = Path(path)
-    data = apply_overrides(_read_toml(path), overrides)
+    data = apply_overrides(read_toml(path), overrides)
     return structure(data, TokenizerRunConfig, subject=f"configuration of a tokenizer's training {path}")
 
 
@@ -39,7 +39,7 @@ def load_tokenizer_choice(path: Path | str) -> ComponentChoice:
     Raises `ConfigurationError` for a file that is missing or is not TOML, and for a section that is missing or wrong.
     """
     path = Path(path)
-    data = _read_toml(path)
+    data = read_toml(path)
     if not isinstance(data.get("tokenizer"), dict):
         raise ConfigurationError(
             f"Expected a section [tokenizer] with a name in {path}, found {', '.join(data) or 'an empty file'}."
@@ -47,7 +47,8 @@ def load_tokenizer_choice(path: Path | str) -> ComponentChoice:
     return structure(data["tokenizer"], ComponentChoice, root="$.tokenizer", subject=f"configuration {path}")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises `ConfigurationError`, with a hint for a misspelt name, if it has none."""
     if path.is_dir():
         raise ConfigurationError(f"Expected a configuration file, found the folder {path}.")
     try:

@@ -54,6 +54,14 @@ class BatchLoader(ReadAhead[ImageBatch | EncodedBatch]):
         self._seed = seed
         self._epoch: tuple[int, list[int]] | None = None
 
+    def items(self, step: int) -> list[int]:
+        """Places in the data set of this process's rows of the batch of `step`, before replacements."""
+        first = step * self._batch_size + self._share.first
+        places = [divmod(position, len(self._dataset)) for position in range(first, first + self._share.count)]
+        # Not the order at hand, which the thread that reads ahead may be about to replace.
+        orders = {epoch: self._permutation(epoch) for epoch in {epoch for epoch, _ in places}}
+        return [orders[epoch][offset] for epoch, offset in places]
+
     def state(self) -> None:
         """Nothing: the step says where reading stands."""
 
@@ -90,9 +98,13 @@ class BatchLoader(ReadAhead[ImageBatch | EncodedBatch]):
 
     def _order_of(self, epoch: int) -> list[int]:
         if self._epoch is None or self._epoch[0] != epoch:
-            generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
-            self._epoch = (epoch, torch.randperm(len(self._dataset), generator=generator).tolist())
+            self._epoch = (epoch, self._permutation(epoch))
         return self._epoch[1]
+
+    def _permutation(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed((self._seed * 1_000_003 + epoch) % 2**63)
+        order: list[int] = torch.randperm(len(self._dataset), generator=generator).tolist()
+        return order
 
 
 def stack(items: Sequence[CaptionedImage]) -> ImageBatch:

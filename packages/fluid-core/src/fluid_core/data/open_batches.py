@@ -22,6 +22,12 @@ class Batches(Protocol):
     def batch(self, step: int) -> ImageBatch | EncodedBatch:
         """This process's rows of the batch of `step` (from 0); steps come one after the other."""
 
+    def items(self, step: int) -> list[int] | None:
+        """Places in the data set of this process's rows of the batch of `step`; None for a stream, which has none.
+
+        An item that could not be used counts as itself, not as the one that came in its place.
+        """
+
     def state(self) -> Any:
         """What a checkpoint must keep besides the step, as JSON can hold it; None if the step is enough."""
 

@@ -64,6 +64,9 @@ class StreamLoader(ReadAhead[ImageBatch]):
         self._next_step = step + 1
         return batch
 
+    def items(self, step: int) -> None:
+        """Nothing: what a stream delivers has no place in it."""
+
     def state(self) -> dict[str, Any]:
         """Where this process stands after the last batch handed out, as JSON can hold it."""
         return {**attrs.asdict(self._position), "shards": list(self._position.shards)}

@@ -35,6 +35,17 @@ class FeatureStatistics:
         self.mean: Float[Tensor, "width"] = torch.zeros(width, dtype=torch.float64)
         self._scatter = torch.zeros(width, width, dtype=torch.float64)
 
+    @classmethod
+    def of(
+        cls, mean: Float[Tensor, "width"], covariance: Float[Tensor, "width width"], *, count: int
+    ) -> "FeatureStatistics":
+        """Statistics of `count` vectors that were measured before. Raises `InvalidRequestError` for less than two."""
+        if count < 2:
+            raise InvalidRequestError(f"Expected statistics of at least 2 images, found {count}.")
+        found = cls(len(mean))
+        found.count, found.mean, found._scatter = count, mean.double(), covariance.double() * (count - 1)
+        return found
+
     def update(self, features: Float[Tensor, "batch width"]) -> None:
         """Take in vectors. Raises `InvalidRequestError` for another width, or values that are not finite."""
         if features.shape[1] != self.width or not bool(torch.isfinite(features).all()):

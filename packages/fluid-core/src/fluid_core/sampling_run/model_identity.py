@@ -1,5 +1,6 @@
 """Which model drew a picture: a fingerprint of its weights and of the settings that sampling depends on."""
 
+from pathlib import Path
 from typing import Any
 
 from fluid_core.configuration.structuring import unstructure
@@ -28,3 +29,9 @@ def model_identity(model: FluidModel) -> str:
             "is": tokenizer.identity(),
         }
     return identity_of(description, model.saved_state())
+
+
+def model_name(folder: Path) -> str:
+    """The name people know a model by: that of its run, if it lies in one."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name == "model" else folder.name

@@ -4,7 +4,7 @@ The plan depends on the arguments alone, never on how many processes there are o
 draws a picture, and whenever, draws it from the same numbers and in the same company, and it is the same to the byte.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,12 +15,20 @@ from fluid_core.pipeline.image_seeds import image_seeds
 from fluid_core.sampling_run.prompts_file import LARGEST_SEED, Prompt
 
 
+def numbered(index: int, _prompt: int, _repeat: int) -> str:
+    """The name of a picture by its number in the run alone."""
+    return f"{index:05d}"
+
+
 @attrs.frozen(kw_only=True)
 class PlannedImage:
     """One picture to draw."""
 
     index: int
-    """Its number in the run, from 0: it names the file."""
+    """Its number in the run, from 0."""
+
+    name: str
+    """Name of its files in the folder of the run, without the ending; may lie in a folder of its own."""
 
     prompt: str
     negative_prompt: str | None
@@ -29,26 +37,27 @@ class PlannedImage:
     source: str | None
     """File and line of the prompt, if it came from a file."""
 
-    @property
-    def name(self) -> str:
-        """Name of its files, without the ending."""
-        return f"{self.index:05d}"
-
 
 def plan_images(
-    prompts: Sequence[Prompt], *, images_per_prompt: int, seed: int, negative_prompt: str | None
+    prompts: Sequence[Prompt],
+    *,
+    images_per_prompt: int,
+    seed: int,
+    negative_prompt: str | None,
+    name_of: Callable[[int, int, int], str] = numbered,
 ) -> list[PlannedImage]:
     """The pictures of a run: all of the first prompt, then all of the second.
 
     Each has a seed that depends on `seed` and its number, the one that a single call of a pipeline would give it,
-    unless the prompt brings its own. `negative_prompt` holds for prompts without one. Raises `InvalidRequestError` for
-    less than one picture per prompt, and for a seed out of range.
+    unless the prompt brings its own. `negative_prompt` holds for prompts without one. `name_of` names the files of a
+    picture by its number in the run, the number of its prompt, and its number among that prompt's pictures. Raises
+    `InvalidRequestError` for less than one picture per prompt, and for a seed out of range.
     """
     if images_per_prompt < 1:
         raise InvalidRequestError(f"Expected 1 or more for --images-per-prompt, found {images_per_prompt}.")
     seeds = image_seeds(len(prompts) * images_per_prompt, seed, None)
     images: list[PlannedImage] = []
-    for prompt in prompts:
+    for number, prompt in enumerate(prompts):
         if prompt.seed is not None and prompt.seed > LARGEST_SEED - (images_per_prompt - 1):
             place = prompt.source or "prompt"
             raise InvalidRequestError(f"{place}: the seed {prompt.seed} leaves no room to count up from.")
@@ -57,6 +66,7 @@ def plan_images(
             images.append(
                 PlannedImage(
                     index=index,
+                    name=name_of(index, number, repeat),
                     prompt=prompt.text,
                     negative_prompt=negative_prompt if prompt.negative is None else prompt.negative,
                     seed=seeds[index] if prompt.seed is None else prompt.seed + repeat,

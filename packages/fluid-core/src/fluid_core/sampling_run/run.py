@@ -20,8 +20,8 @@ from fluid_core.sampling_run.folder import (
     default_folders,
     recorded_seed,
 )
-from fluid_core.sampling_run.model_identity import model_identity
-from fluid_core.sampling_run.plan import PlannedImage, fresh_seed, plan_batches, plan_images
+from fluid_core.sampling_run.model_identity import model_identity, model_name
+from fluid_core.sampling_run.plan import PlannedImage, fresh_seed, numbered, plan_batches, plan_images
 from fluid_core.sampling_run.prompts_file import Prompt
 from fluid_core.sampling_run.settings import SamplingSettings
 from fluid_core.sampling_run.together import together
@@ -54,6 +54,8 @@ class SamplingRun:
     sheet: bool = True
     animation: bool = False
     overwrite: bool = False
+    name_of: Callable[[int, int, int], str] = numbered
+    """How files are named; see `plan.plan_images`. `overwrite` deletes pictures with the usual names only."""
 
     @property
     def negative_prompts_mean_nothing(self) -> bool:
@@ -88,7 +90,7 @@ def draw_pictures(run: SamplingRun, *, processes: Processes, told: Callable[[Pla
     """
     pipeline, order = together(processes, lambda: _loaded(run))
     weights = {
-        "folder": _name_of(run.model),
+        "folder": model_name(run.model),
         "identity": model_identity(pipeline.model),
         "weights": pipeline.weights,
     }
@@ -143,7 +145,11 @@ def _loaded(run: SamplingRun) -> tuple[FluidPipeline, OrderPolicy | None]:
 
 def _description(run: SamplingRun, model: Mapping[str, str], seed: int) -> RunDescription:
     images = plan_images(
-        run.prompts, images_per_prompt=run.images_per_prompt, seed=seed, negative_prompt=run.negative_prompt
+        run.prompts,
+        images_per_prompt=run.images_per_prompt,
+        seed=seed,
+        negative_prompt=run.negative_prompt,
+        name_of=run.name_of,
     )
     return RunDescription(model=model, settings=run.settings.as_json(), seed=seed, images=tuple(images))
 
@@ -171,12 +177,6 @@ def _encoded(pipeline: FluidPipeline, batches: Sequence[Sequence[PlannedImage]])
     texts = [encode_batch(pipeline, batch) for batch in batches]
     pipeline.release_text_encoder()
     return texts
-
-
-def _name_of(folder: Path) -> str:
-    """The name people know a model by: that of its run, if it lies in one."""
-    folder = folder.resolve()
-    return f"{folder.parent.name}/{folder.name}" if folder.name == "model" else folder.name
 
 
 def _draw_sheet(folder: Path, images: Sequence[PlannedImage], path: Path) -> None:

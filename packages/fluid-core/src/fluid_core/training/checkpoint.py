@@ -1,13 +1,17 @@
 """Checkpoints of a training run: everything needed to continue as if nothing had happened.
 
 `checkpoints/step-00000500/` holds the raw weights, their moving average and the optimizer's state as safetensors, and
-`state.json`. Randomness follows from the step alone, and so does the position in data with random access. Of a stream
+`state.json`, which is written last, with length and checksum of each of them. This is the layout of weights that every
+process holds whole; those that are divided among processes are in `sharded_checkpoint`, and `run_checkpoints` knows
+both. Randomness follows from the step alone, and so does the position in data with random access. Of a stream
 `state.json` keeps which shards every process has not yet delivered whole. Weights that the configuration only names,
 such as those of a pretrained text encoder, are not held: `state.json` keeps their identities.
 """
 
+import json
 import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -25,11 +29,14 @@ from fluid_core.atomic_files import (
     write_safetensors,
 )
 from fluid_core.errors import CheckpointError, CheckpointMismatchError
+from fluid_core.training.file_records import check_files, file_records
 from fluid_core.training.moving_average import MovingAverage
 from fluid_core.training.parts_elsewhere import check_identities
 
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of a parameter from its first gradient on."""
+
+STATE_FILE = "state.json"
 
 _NAME = re.compile(r"step-(\d{8})")
 
@@ -80,16 +87,40 @@ def save_checkpoint(
         write_safetensors(new / "model.safetensors", model.saved_state())
         write_safetensors(new / "ema.safetensors", average.weights)
         write_safetensors(new / "optimizer.safetensors", _optimizer_state(model, optimizer))
-        untouched = [name for name, p in _trained(model, optimizer).items() if not optimizer.state.get(p)]
-        state = {"format_version": 1, "step": progress.step, "seconds": progress.seconds, "untouched": untouched}
-        if progress.data:
-            state["data"] = list(progress.data)
-        if identities:
-            state["identities"] = dict(identities)
-        write_json(new / "state.json", state)
+        untouched = [name for name, p in trained_parameters(model, optimizer).items() if not optimizer.state.get(p)]
+        files = file_records(sorted(new.glob("*.safetensors")))
+        write_state(new, progress, untouched=untouched, identities=identities, files=files)
+    remove_old(folder, keep=keep)
+    return path
+
+
+def write_state(
+    folder: Path,
+    progress: "Progress",
+    *,
+    untouched: list[str],
+    files: Mapping[str, Any],
+    identities: Mapping[str, str] | None = None,
+    **others: Any,
+) -> None:
+    """Write `state.json`, the last file of a checkpoint: what is no tensor, and what its files are."""
+    state = {"format_version": 1, "step": progress.step, "seconds": progress.seconds, "untouched": untouched, **others}
+    if progress.data:
+        state["data"] = list(progress.data)
+    if identities:
+        state["identities"] = dict(identities)
+    state["files"] = dict(files)
+    write_json(folder / STATE_FILE, {**state, "checksum": _checksum(state)})
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(state, sort_keys=True).encode()):08x}"
+
+
+def remove_old(folder: Path, *, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints."""
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-    return path
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -111,16 +142,11 @@ def load_checkpoint(
     `CheckpointMismatchError` for another model's, or if the weights of a part that are elsewhere have changed:
     `identities` are what they are now.
     """
-    try:
-        state = _read_state(path / "state.json")
-        weights = read_safetensors(path / "model.safetensors")
-        averages = read_safetensors(path / "ema.safetensors")
-        moments = read_safetensors(path / "optimizer.safetensors")
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error} Or delete the folder {path} and resume again: the run then goes on from the checkpoint before "
-            "it, or starts anew if there is none."
-        ) from error
+    state = read_state(path)
+    check_files(path, state.get("files", {}))
+    weights = read_safetensors(path / "model.safetensors")
+    averages = read_safetensors(path / "ema.safetensors")
+    moments = read_safetensors(path / "optimizer.safetensors")
     check_identities(state.get("identities", {}), identities or {}, source=str(path))
     check_state(averages, average.weights, source=str(path / "ema.safetensors"))
     _check_optimizer_state(
@@ -129,12 +155,20 @@ def load_checkpoint(
     model.load_saved_state(weights, source=str(path / "model.safetensors"))
     average.load(averages)
     _load_optimizer_state(model, optimizer, moments)
+    return progress_of(state)
+
+
+def progress_of(state: Mapping[str, Any]) -> "Progress":
+    """How far the run of a `read_state` had come."""
     return Progress(step=state["step"], seconds=float(state["seconds"]), data=tuple(state.get("data", ())))
 
 
-def _read_state(path: Path) -> dict[str, Any]:
-    """`step`, `seconds` and `untouched`. Raises `CheckpointError` if one of them is not there."""
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `write_state` wrote. Raises `CheckpointError` if it is damaged or incomplete."""
+    path = folder / STATE_FILE
     state = read_json(path)
+    if isinstance(state, dict) and state.pop("checksum", None) not in (None, _checksum(state)):
+        raise CheckpointError(f"{path} is damaged: its checksum is another than that of what it says.")
     if not isinstance(state, dict) or not isinstance(state.get("step"), int):
         raise CheckpointError(f"{path} is damaged: expected the number of steps taken.")
     if not isinstance(state.get("seconds"), int | float):
@@ -143,6 +177,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged: expected the list of parameters that had no gradient yet.")
     if not isinstance(state.get("data", []), list):
         raise CheckpointError(f"{path} is damaged: expected a list of positions in the data.")
+    if not isinstance(state.get("files", {}), dict):
+        raise CheckpointError(f"{path} is damaged: expected a record of each file.")
     identities = state.get("identities", {})
     if not isinstance(identities, dict) or not all(isinstance(one, str) for one in identities.values()):
         raise CheckpointError(f"{path} is damaged: expected an identity for each part whose weights are elsewhere.")
@@ -157,7 +193,7 @@ def _optimizer_state(model: Trained, optimizer: torch.optim.Optimizer) -> dict[s
     return tensors
 
 
-def _trained(model: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def trained_parameters(model: Trained, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The parameters that the optimizer moves, by name."""
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in moved}
@@ -182,7 +218,9 @@ def _check_optimizer_state(
                 f"{source} does not fit the model it is loaded into; nothing was changed: {full_name} of shape "
                 f"{tuple(value.shape)} belongs to no parameter. Resume with the configuration the run was started with."
             )
-    needed = [f"{name}|{key}" for name in _trained(model, optimizer) if name not in untouched for key in _ADAM_STATE]
+    needed = [
+        f"{name}|{key}" for name in trained_parameters(model, optimizer) if name not in untouched for key in _ADAM_STATE
+    ]
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise CheckpointMismatchError(

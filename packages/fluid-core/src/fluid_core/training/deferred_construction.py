@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -27,6 +28,9 @@ _OVERWRITING = {
     _aten.copy_.default,
 }
 """Operations after which nothing of the former values of their first argument is left."""
+
+
+_IS_META = Tensor.is_meta.__get__  # type: ignore[attr-defined]
 
 
 @attrs.frozen(kw_only=True)
@@ -67,8 +71,11 @@ class DeferredConstruction:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Within the block new tensors are on the meta device, and what happens to them is written down."""
-        with torch.device("meta"), _Recorder(self):
+        """Within the block new tensors are on the meta device, and what happens to them is written down.
+
+        What needs the values of a tensor raises an error, as ever on that device.
+        """
+        with torch.device("meta"), _WithoutShortcuts(), _Recorder(self):
             yield
 
     @property
@@ -77,7 +84,9 @@ class DeferredConstruction:
         return len(self._operations)
 
     @torch.no_grad()
-    def replay(self, tensors: dict[str, Tensor], keep: Callable[[str, Tensor], None], *, stop: int | None = None) -> None:
+    def replay(
+        self, tensors: dict[str, Tensor], keep: Callable[[str, Tensor], None], *, stop: int | None = None
+    ) -> None:
         """Do everything again on the CPU, and pass each of `tensors` to `keep` by its name as soon as it is final.
 
         `tensors` are those the constructors left, on the meta device: parameters and buffers. What `keep` gets is let
@@ -91,7 +100,9 @@ class DeferredConstruction:
                 upcoming.setdefault(memory, []).append(index)
         real: dict[int, Tensor] = {}
         for operation in operations:
-            self._run(operation, real)
+            # A recording may still be going on, and with it the meta device.
+            with torch.device("cpu"):
+                self._run(operation, real)
             for memory in operation.used:
                 upcoming[memory].pop()
                 following = operations[upcoming[memory][-1]] if upcoming[memory] else None
@@ -102,8 +113,8 @@ class DeferredConstruction:
 
     def add(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], result: Any) -> None:
         """Write down a call and what it returned."""
-        given = [one for one in tree_flatten((arguments, keywords))[0] if isinstance(one, Tensor) and one.is_meta]
-        results = [one for one in tree_flatten(result)[0] if isinstance(one, Tensor) and one.is_meta]
+        given = [one for one in tree_flatten((arguments, keywords))[0] if isinstance(one, Tensor) and _is_meta(one)]
+        results = [one for one in tree_flatten(result)[0] if isinstance(one, Tensor) and _is_meta(one)]
         if not given and not results:
             return
         changes = function._schema.is_mutable
@@ -114,10 +125,12 @@ class DeferredConstruction:
             # A view: it looks at memory that is known.
             return
         first = arguments[0] if arguments else None
-        whole = isinstance(first, Tensor) and first.is_meta and first.numel() == _part(first).memory_numel
+        whole: int | None = None
+        if isinstance(first, Tensor) and _is_meta(first) and first.numel() == _part(first).memory_numel:
+            whole = _memory(first)
         others = tree_flatten((arguments[1:], keywords))[0]
-        read = {_memory(one) for one in others if isinstance(one, Tensor) and one.is_meta}
-        overwrites = whole and function in _OVERWRITING and _memory(first) not in read
+        read = {_memory(one) for one in others if isinstance(one, Tensor) and _is_meta(one)}
+        overwrites = function in _OVERWRITING and whole not in read
         self._operations.append(
             _Operation(
                 function=function,
@@ -125,7 +138,7 @@ class DeferredConstruction:
                 keywords=tree_map(_recorded, keywords),
                 results=made,
                 used=frozenset(_memory(one) for one in (*given, *results)),
-                overwritten=_memory(first) if overwrites else None,
+                overwritten=whole if overwrites else None,
             )
         )
 
@@ -145,12 +158,24 @@ class DeferredConstruction:
         if operation.results:
             outputs = [one for one in tree_flatten(result)[0] if isinstance(one, Tensor)]
             for part, output in zip(operation.results, outputs, strict=True):
-                real[part.memory] = output
+                # Kernels may lay out their results otherwise than the meta device foresees.
+                laid_out = torch.empty(part.memory_numel, dtype=part.dtype)
+                _seen(laid_out, part).copy_(output)
+                real[part.memory] = laid_out
 
 
-class _Recorder(TorchDispatchMode):
+class _WithoutShortcuts(TorchFunctionMode):
+    """Tensors deny being on the meta device: some functions of `torch.nn.init` do nothing for those."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _IS_META:
+            return False
+        return func(*args, **(kwargs or {}))
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, construction: DeferredConstruction) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._construction = construction
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -162,7 +187,7 @@ class _Recorder(TorchDispatchMode):
 def meta_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers on the meta device, by name; those that share memory count once."""
     named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    return {name: tensor for name, tensor in named.items() if tensor.is_meta}
+    return {name: tensor for name, tensor in named.items() if _is_meta(tensor)}
 
 
 def loose_meta_tensors(module: nn.Module) -> list[str]:
@@ -172,7 +197,7 @@ def loose_meta_tensors(module: nn.Module) -> list[str]:
         for name, value in vars(part).items():
             if name in ("_parameters", "_buffers", "_modules"):
                 continue
-            if any(isinstance(one, Tensor) and one.is_meta for one in _within(value)):
+            if any(isinstance(one, Tensor) and _is_meta(one) for one in _within(value)):
                 found.append(f"{prefix}.{name}" if prefix else name)
     return found
 
@@ -192,6 +217,10 @@ def _within(value: Any, depth: int = 2) -> Iterator[Any]:
         yield from _within(one, depth - 1)
 
 
+def _is_meta(tensor: Tensor) -> bool:
+    return tensor.device.type == "meta"
+
+
 def _memory(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
@@ -208,7 +237,7 @@ def _part(tensor: Tensor) -> _Part:
 
 
 def _recorded(value: Any) -> Any:
-    return _part(value) if isinstance(value, Tensor) and value.is_meta else value
+    return _part(value) if isinstance(value, Tensor) and _is_meta(value) else value
 
 
 def _seen(base: Tensor, part: _Part) -> Tensor:

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fluid_core.configuration import TrainingCourse
 from fluid_core.errors import NonFiniteLossError
+from fluid_core.training.divided_tensors import clip_gradients, total_norm
 from fluid_core.training.learning_rate import learning_rate_factor
 from fluid_core.training.processes import Processes
 
@@ -18,12 +19,14 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_000_007 + step) % 2**63
 
 
-def seed_global_generator(seed: int, step: int) -> None:
+def seed_global_generator(seed: int, step: int, *, first_row: int = 0) -> None:
     """Seed torch's own generator for one step: with other numbers than those of `step_seed`.
 
-    Parts with dropout draw from it, and plugins that do not know better.
+    Parts with dropout draw from it, and plugins that do not know better. `first_row` is that of the part of the batch
+    that is computed next: without it all parts would drop the same.
     """
-    torch.manual_seed((step_seed(seed, step) + 2**62) % 2**63)
+    # An odd factor far from the step's, so that rows of one step do not meet another step.
+    torch.manual_seed((step_seed(seed, step) + 2**62 + first_row * 0x9E3779B97F4A7C15) % 2**63)
 
 
 def learning_rate(course: TrainingCourse, step: int, *, share_of_time: float) -> float:
@@ -53,30 +56,30 @@ def gradient_step(
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if processes is not None:
-        processes.sum_gradients(parameters)
-    trained = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in trained])
-    # Before clipping, which would spread what is not finite to all gradients.
+    norm = gradient_norm(optimizer, processes or Processes())
     if not math.isfinite(float(norm)):
         raise NonFiniteLossError(non_finite())
-    if clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(trained, clip_norm, norm)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
+    follow_gradients(optimizer, norm, learning_rate=learning_rate, clip_norm=clip_norm)
     return float(norm)
 
 
-def non_finite_gradient(module: nn.Module) -> str:
-    """Which gradients of a module are not finite, in words."""
-    names = [n for n, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
-    others = f" and of {len(names) - 1} more parameters" if len(names) > 1 else ""
-    return f"the gradient of {names[0]}{others}" if names else "the norm of all gradients together"
+def gradient_norm(optimizer: torch.optim.Optimizer, processes: Processes) -> Tensor:
+    """Sum the gradients of all processes, in place; the norm of all of them together, a scalar."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    processes.sum_gradients(parameters)
+    return total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def non_finite_cause(module: nn.Module) -> str:
-    """A sentence on whether the weights of a module are still finite."""
-    weights = [name for name, p in module.named_parameters() if not bool(p.isfinite().all())]
-    return f"The weights {weights[0]} are already not finite" if weights else "All weights are finite"
+def follow_gradients(
+    optimizer: torch.optim.Optimizer, norm: Tensor, *, learning_rate: float, clip_norm: float | None
+) -> None:
+    """Clip gradients whose norm is `norm` and move the weights.
+
+    A norm that is not finite is for the caller to find: clipping would spread it to all gradients.
+    """
+    if clip_norm is not None:
+        trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        clip_gradients(trained, clip_norm, norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()

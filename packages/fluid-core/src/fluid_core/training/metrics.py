@@ -5,8 +5,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from fluid_core.atomic_files import write_bytes
+from fluid_core.atomic_files import can_not_write, write_bytes
 from fluid_core.errors import CheckpointError
+
+OF_THE_MACHINE = ("images_per_second", "seconds", "seconds_left", "model_flops_utilisation", "memory_bytes")
+"""Keys of rows that depend on the machine and the moment: all others are the same in a run that is repeated."""
 
 
 class MetricsFile:
@@ -18,10 +21,13 @@ class MetricsFile:
         write_bytes(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write(self, **row: Any) -> None:
-        """Add one row. Numbers that JSON can not hold become null."""
+        """Add one row. Numbers that JSON can not hold become null. Raises `OutputError` if there is no room for it."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(finite) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(finite) + "\n")
+        except OSError as error:
+            raise can_not_write(self._path, error) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

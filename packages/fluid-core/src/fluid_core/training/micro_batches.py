@@ -13,7 +13,7 @@ from fluid_core.exchange import BatchShare, EncodedBatch, TextFeatures
 
 
 def micro_shares(share: BatchShare, num_parts: int) -> tuple[BatchShare, ...]:
-    """`share` in `num_parts` parts of about equal size. Raises `ConfigurationError` if there is no row for some part."""
+    """`share` in `num_parts` parts of about equal size. Raises `ConfigurationError` if some part would have no row."""
     if share.count < num_parts:
         raise ConfigurationError(
             f"Expected at least one image for each of {num_parts} training.accumulation_steps, found a share of "

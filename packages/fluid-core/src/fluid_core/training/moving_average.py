@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fluid_core.training.divided_tensors import local
+
 
 class MovingAverage:
     """Follows the trainable parameters of a model with decay `decay` per step.
@@ -26,8 +28,9 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move towards the parameters as they are after training step `step`."""
-        averages = list(self.weights.values())
-        current = [p.detach() for p in self._parameters.values()]
+        # Every process moves its own part of what is divided among them.
+        averages = [local(average) for average in self.weights.values()]
+        current = [local(p.detach()) for p in self._parameters.values()]
         torch._foreach_lerp_(averages, current, 1.0 - self.decay_at(step))
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -49,3 +52,21 @@ class MovingAverage:
     def _put(self, weights: Mapping[str, Tensor]) -> None:
         for name, parameter in self._parameters.items():
             parameter.copy_(weights[name])
+
+
+def too_short_for_average(decay: float, num_steps: int) -> str | None:
+    """What to tell about a run of `num_steps` that is shorter than what its average looks back on; None if it is not.
+
+    The warm-up keeps such an average from remembering the initial weights, but its decay never gets to `decay`.
+    """
+    horizon = 1.0 / (1.0 - decay)
+    # One over a decay such as 0.99 is not quite a whole number.
+    if num_steps >= round(horizon, 6):
+        return None
+    reached = min(decay, num_steps / (num_steps + 9))
+    return (
+        f"training.ema_decay = {decay} averages the weights of about {horizon:.0f} steps, and this run has "
+        f"{num_steps}: the warm-up of the decay ends at {reached:.4g}, an average of about the last "
+        f"{1.0 / (1.0 - reached):.0f} steps. Lower training.ema_decay if the run is meant to be this short; the raw "
+        "weights are in model-raw."
+    )

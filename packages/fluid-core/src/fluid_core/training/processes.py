@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import BatchShare
+from fluid_core.training.divided_tensors import is_divided
 
 
 class Processes:
@@ -106,15 +107,20 @@ class Processes:
         return [json.loads(bytes(text[: int(size)].tolist()).decode()) for text, size in zip(texts, sizes, strict=True)]
 
     def copy_from_first(self, module: nn.Module) -> None:
-        """Make all parameters and buffers those of the first process."""
+        """Make all parameters and buffers those of the first process; those divided among processes stay."""
         if self.count > 1:
-            copy_tensors_from_first(module.state_dict().values())
+            copy_tensors_from_first(one for one in module.state_dict().values() if not is_divided(one))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace all gradients by their sums. A parameter without one in some processes counts as zero there."""
+        """Replace all gradients by their sums. A parameter without one in some processes counts as zero there.
+
+        Gradients of parameters that are divided among processes are summed already.
+        """
         if self.count == 1:
             return
-        trained = list(parameters)
+        trained = [parameter for parameter in parameters if not is_divided(parameter)]
+        if not trained:
+            return
         device = trained[0].device
         # Which parameters have a gradient travels with them: one without any must stay so, or weight decay moves it.
         present = torch.tensor([float(p.grad is not None) for p in trained], device=device)

@@ -43,3 +43,11 @@ def how_to_go_on(folder: Path) -> str:
         f", and resume (--resume), which continues from {found[-1].name}. If the weights had gone wrong by then, "
         f"delete the folder {found[-1]} first: the run then {before}."
     )
+
+
+def how_to_resume(folder: Path) -> str:
+    """A sentence that says where a run in `folder` goes on that ended before its time."""
+    found = checkpoints(folder / CHECKPOINTS)
+    if not found:
+        return f"No checkpoint of {folder} was written yet: start again with --resume."
+    return f"{found[-1]} is whole: resume with --resume (the folder as before: --out {folder})."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from fluid_core.atomic_files import write_bytes
+from fluid_core.atomic_files import can_not_write, write_bytes
 from fluid_core.data.skipped_items import MOST_LISTED, SkippedItem, SkippedItems
 from fluid_core.training.processes import Processes
 from fluid_core.training.progress import TrainingProgress
@@ -33,10 +33,13 @@ class SkippedFile:
         new = [one for one in skipped if (when, one.item) not in self._known][: MOST_LISTED - len(self._known)]
         if not new:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            for one in new:
-                file.write(json.dumps({**attrs.asdict(one), "when": when}) + "\n")
-                self._known.add((when, one.item))
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                for one in new:
+                    file.write(json.dumps({**attrs.asdict(one), "when": when}) + "\n")
+                    self._known.add((when, one.item))
+        except OSError as error:
+            raise can_not_write(self.path, error) from error
 
 
 def _whole_rows(text: str) -> Iterable[dict[str, object]]:

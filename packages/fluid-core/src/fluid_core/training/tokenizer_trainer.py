@@ -23,23 +23,23 @@ from fluid_core.data.skipped_items import SkippedItems
 from fluid_core.errors import ConfigurationError, NonFiniteLossError
 from fluid_core.exchange import DatasetContext, ReconstructionLoss
 from fluid_core.protocols import FeatureNetwork, LearnsFromImages, StoredApart, Tokenizer, TrainsOnImages
-from fluid_core.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
+from fluid_core.training.checkpoint import Progress
 from fluid_core.training.devices import training_device
 from fluid_core.training.gradient_step import (
     gradient_step,
     learning_rate,
-    non_finite_cause,
-    non_finite_gradient,
     seed_global_generator,
     step_seed,
 )
 from fluid_core.training.metrics import MetricsFile
 from fluid_core.training.moving_average import MovingAverage
+from fluid_core.training.non_finite import non_finite_cause, non_finite_gradient
 from fluid_core.training.optimizer import build_optimizer
 from fluid_core.training.perceptual import perceptual_distance
 from fluid_core.training.processes import Processes
 from fluid_core.training.progress import TrainingProgress
 from fluid_core.training.reconstructions import mean_psnr, reconstructed, save_reconstructions
+from fluid_core.training.run_checkpoints import RunCheckpoints
 from fluid_core.training.run_clock import RunClock
 from fluid_core.training.run_folder import CHECKPOINTS, CONFIG_FILE, check_run_folder, how_to_go_on
 from fluid_core.training.skipped_file import SkippedFile, note_skipped
@@ -115,10 +115,16 @@ class TokenizerTrainer:
         """Steps taken so far."""
 
         self._state = TrainedTokenizer(self.tokenizer)
-        reached = Progress(step=0, seconds=0.0)
-        found = checkpoints(self._checkpoints)
-        if found:
-            reached = load_checkpoint(found[-1], model=self._state, average=self.average, optimizer=self.optimizer)
+        self._saved = RunCheckpoints(
+            self.folder / CHECKPOINTS,
+            model=self._state,
+            average=self.average,
+            optimizer=self.optimizer,
+            keep=self.settings.keep_checkpoints,
+            tell=self.progress.note,
+            processes=self.processes,
+        )
+        reached = self._saved.load_newest()
         self.step, self._data_state = reached.step, reached.data
         self.processes.copy_from_first(self.tokenizer)
         self._clock = RunClock(self.settings, seconds_before=reached.seconds)
@@ -164,7 +170,7 @@ class TokenizerTrainer:
                         self._draw_reconstructions()
                     if saves:
                         validation = self._validate()
-                        self._save_checkpoint()
+                        self._saved.save(Progress(step=self.step, seconds=clock.seconds, data=self._data_state))
             finally:
                 loader.close()
                 self._skipped_file.add(loader.skipped.listed.values(), when="training")
@@ -230,7 +236,7 @@ class TokenizerTrainer:
 
     def _non_finite_gradient_report(self) -> str:
         return (
-            f"Step {self.step + 1}: {non_finite_gradient(self.tokenizer)} is not finite. The step was not taken and no "
+            f"Step {self.step + 1}: {non_finite_gradient(self.tokenizer)}. The step was not taken and no "
             f"file was changed. Lower training.learning_rate{how_to_go_on(self.folder)}"
         )
 
@@ -285,16 +291,6 @@ class TokenizerTrainer:
         save_reconstructions(path, images, found, title=f"step {self.step}")
         self.progress.note(f"step {self.step}: reconstructions in {path}")
 
-    def _save_checkpoint(self) -> None:
-        save_checkpoint(
-            self._checkpoints,
-            progress=Progress(step=self.step, seconds=self._clock.seconds, data=self._data_state),
-            model=self._state,
-            average=self.average,
-            optimizer=self.optimizer,
-            keep=self.settings.keep_checkpoints,
-        )
-
     def _save_tokenizer(self) -> None:
         """Write the averaged weights, with what the tokenizer learns from images measured under them."""
         tokenizer = self.tokenizer
@@ -315,10 +311,6 @@ class TokenizerTrainer:
     def _tokenizer(self) -> Tokenizer:
         assert isinstance(self.tokenizer, Tokenizer)
         return self.tokenizer
-
-    @property
-    def _checkpoints(self) -> Path:
-        return self.folder / CHECKPOINTS
 
 
 def _trainable(tokenizer: object, name: str) -> nn.Module:

@@ -130,11 +130,11 @@ def readable_bytes(number: int) -> str:
     if number < 1000:
         return f"{number} bytes"
     size = float(number)
-    for unit in ("kB", "MB", "GB"):
+    for unit in ("kB", "MB", "GB", "TB"):
         size /= 1000
         if size < 1000:
             return f"{size:.3g} {unit}"
-    return f"{size / 1000:.3g} TB"
+    return f"{size / 1000:.3g} PB"
 
 
 def readable_seconds(seconds: float) -> str:

@@ -41,7 +41,8 @@ class TorchScriptOptions:
     TorchScript is a program: name only files that you trust. `path` is the file and `description` names the network
     and its weights, in words that stand beside every figure. `width` is the length of its feature vectors.
     `image_size` is the side in pixels to which pictures are resized before, and None leaves that to the network.
-    `value_range` says which numbers the network expects.
+    `value_range` says which numbers the network expects. `arguments` are passed by name at every call, such as
+    `return_features = true` for the published TorchScript of the FID's Inception.
     """
 
     path: str = attrs.field(validator=[attrs.validators.instance_of(str), _not_blank])
@@ -51,6 +52,7 @@ class TorchScriptOptions:
     value_range: ValueRange = attrs.field(
         default="minus-one-to-one", validator=attrs.validators.in_(("minus-one-to-one", "zero-to-one", "zero-to-255"))
     )
+    arguments: dict[str, bool | int | float | str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)

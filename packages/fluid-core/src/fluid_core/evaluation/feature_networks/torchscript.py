@@ -31,7 +31,17 @@ class TorchScriptNetwork(FrozenFeatureNetwork):
 
     def _features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
         side = self.options.image_size
-        found: Any = self.program(self._scaled(images if side is None else resized(images, side)))
+        scaled = self._scaled(images if side is None else resized(images, side))
+        try:
+            found: Any = self.program(scaled, **self.options.arguments)
+        except RuntimeError as error:
+            # Schemas are checked before anything runs; what else goes wrong is the network's own matter.
+            if "nknown keyword argument" not in str(error):
+                raise
+            raise InvalidComponentError(
+                f"The TorchScript file {self.options.path} takes no such arguments as {self.options.arguments}. "
+                "Correct the option 'arguments'."
+            ) from error
         if isinstance(found, Tensor) and found.ndim == 4 and tuple(found.shape[2:]) == (1, 1):
             found = found.flatten(1)
         if not isinstance(found, Tensor) or tuple(found.shape) != (len(images), self.width):
