@@ -27,7 +27,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(soak, tmp_path, num_proces
     """Killed with SIGKILL and resumed, it has the losses and weights of a run in peace, to the bit."""
     kind = soak.Kind(num_processes=num_processes, sharding=sharding)
     told = []
-    report = soak.soak(tmp_path / "soak", kind, num_kills=num_kills, num_steps=24, seed=3, tell=told.append)
+    report = soak.soak(tmp_path / "soak", kind, num_kills=num_kills, num_steps=16, seed=3, tell=told.append)
     assert sum(report.kills.values()) == num_kills, told
     assert report.same, (report, told)
 

@@ -4,7 +4,6 @@ import attrs
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.planning.paper_figures import PAPER_FLOPS, PAPER_IMAGES
@@ -17,6 +16,8 @@ NUM_IMAGES = 48
 def _counted(model, batch):
     """Forward, and forward with backward, by torch's counter; it does not know the fused attention of CPUs."""
     with sdpa_kernel(SDPBackend.MATH):
+        from torch.utils.flop_counter import FlopCounterMode
+
         with FlopCounterMode(display=False) as forward:
             loss = model(batch)
         with FlopCounterMode(display=False) as backward:

@@ -5,7 +5,6 @@ import time
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from fluid_core.configuration import BackboneConfig
 from fluid_core.errors import MissingPackageError
@@ -32,6 +31,8 @@ def test_operations_are_those_of_forward_and_backward(tokens, order, small_model
     batch = prepared(model, images, captions)
     counted = training_flops(model, batch)
     batch = prepared(model, images, captions)
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         model(batch).total.backward()
     # Torch's own table leaves attention on a CPU out.

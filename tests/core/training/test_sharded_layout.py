@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.distributed as distributed
 from torch.distributed.checkpoint.default_planner import create_default_local_save_plan
-from torch.distributed.tensor import debug
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from fluid_core.backbone.sizes import SIZES
@@ -24,6 +23,9 @@ NUM_REPLICAS = 8
 @pytest.fixture
 def processes(request):
     """A process group that only pretends to be one of 256; the parameter is this process's number."""
+    # Here, since it loads Triton, of which other tests want the interpreter.
+    from torch.distributed.tensor import debug
+
     # What PyTorch remembers of tensors on an equal mesh is that of the place another test has played.
     debug._clear_sharding_prop_cache()
     distributed.init_process_group("fake", rank=request.param, world_size=NUM_PROCESSES, store=FakeStore())

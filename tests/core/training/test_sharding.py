@@ -146,7 +146,13 @@ def test_two_processes_with_divided_weights_train_what_one_does(alone, short, ru
         config = short(tokens, order, "full", parts=parts, sample_every=4)
         jobs.append((config, tmp_path / f"{tokens}-{order}", False))
     jobs.append((short("continuous", "random", "full", MIXTURE), tmp_path / "mixture", False))
-    told = run_jobs(jobs, num_processes=2)
+    started_from = load_file(alone / "discrete-raster" / "model" / "model.safetensors")
+    tuned = short(
+        "discrete", "raster", "full", init_from=alone / "discrete-raster", num_steps=1, num_validation_images=0
+    )
+    told = run_jobs([*jobs, (tuned, tmp_path / "tuned", False)], num_processes=2)
+    saved = load_file(tmp_path / "tuned.fresh.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in started_from.items())
     assert told.count("validation loss") == 10, "one process alone speaks"
     for config, folder, _ in jobs:
         check_same_training(alone / folder.name, folder)

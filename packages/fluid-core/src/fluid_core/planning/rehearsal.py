@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 _aten = torch.ops.aten
 
@@ -40,6 +39,10 @@ class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, *, num_chosen: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        # Loads Triton where it is installed: late, since whoever wants its interpreter must say so before.
+        from torch.utils.flop_counter import flop_registry
+
+        self._flops_of = flop_registry
         self._num_chosen = num_chosen
         self.flops = 0
         """So far."""
@@ -64,8 +67,8 @@ class Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = func._overloadpacket
         if packet in _ATTENTION:
             self.flops += _ATTENTION[packet](*args, **(kwargs or {}))
-        elif packet in flop_registry:
-            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=result)
+        elif packet in self._flops_of:
+            self.flops += self._flops_of[packet](*args, **(kwargs or {}), out_val=result)
         if func is _aten._to_copy.default and storage_of(args[0]) in self._weight_storages:
             self.casts[storage_of(result)] = result.nbytes
         return result
