@@ -167,7 +167,7 @@ def soak(
     _finish(Run(config, peaceful, kind.num_processes))
     chance, report = random.Random(seed), Report()
     for number in range(num_kills):
-        before = steps_logged(disturbed)
+        before, unfinished = steps_logged(disturbed), _unfinished(disturbed)
         run = Run(config, disturbed, kind.num_processes)
         left = num_steps - steps_saved(disturbed)
         moment = _wait_for_a_moment(run, disturbed, chance, left=left, kills_left=num_kills - number)
@@ -176,8 +176,8 @@ def soak(
             break
         run.kill(chance)
         report.kills[moment] = report.kills.get(moment, 0) + 1
-        half = list((disturbed / "checkpoints").glob(".*.unfinished"))
-        report.half_written += bool(half)
+        half = bool(_unfinished(disturbed) - unfinished)
+        report.half_written += half
         lost = max(steps_logged(disturbed), before) - steps_saved(disturbed)
         report.steps_lost += max(lost, 0)
         tell(
@@ -232,6 +232,11 @@ def _wait_for_a_moment(run: Run, folder: Path, chance: random.Random, *, left: i
             run.kill(chance)
             raise RuntimeError(f"The run in {folder} did not get anywhere in {_LONGEST_RUN_SECONDS:.0f} s.")
         time.sleep(_POLL_SECONDS)
+
+
+def _unfinished(folder: Path) -> set[tuple[str, int]]:
+    """Unfinished checkpoints, each with the time of its last change: one of before counts once."""
+    return {(path.name, path.stat().st_mtime_ns) for path in (folder / "checkpoints").glob(".*.unfinished")}
 
 
 def _is_writing(folder: Path) -> bool:

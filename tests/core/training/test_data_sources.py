@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fluid_core.configuration import ComponentChoice, TokenizerRunConfig, TokenizerTrainingConfig
 from fluid_core.data.open_batches import open_batches
-from fluid_core.errors import CheckpointError, CheckpointMismatchError, TooManySkippedError
+from fluid_core.errors import CheckpointMismatchError, TooManySkippedError
 from fluid_core.training.checkpoint import checkpoints
 from fluid_core.training.metrics import read_metrics
 from fluid_core.training.processes import Processes

@@ -86,7 +86,7 @@ def test_views_and_computed_values_are_filled_in():
             self.table = nn.Parameter(torch.zeros(6, 4))
             nn.init.kaiming_uniform_(self.table[2:5])
             nn.init.orthogonal_(self.table[:2].detach())
-            self.register_buffer("steps", torch.linspace(0, 1, 7).cumsum(0) ** 2)
+            self.register_buffer("steps", (torch.arange(7) / 7).cumsum(0) ** 2)
             self.scale = nn.Parameter(self.table.detach().abs().mean(dim=1))
 
     torch.manual_seed(2)
@@ -117,7 +117,7 @@ class PlainHead(nn.Module):
         super().__init__()
         self.token_space = context.token_space
         self.output = nn.Linear(context.width, context.token_space.channels)
-        self.levels = torch.linspace(0.0, 1.0, 5)
+        self.levels = torch.arange(5) / 4
         self.reset_parameters()
 
     def reset_parameters(self):
@@ -141,7 +141,7 @@ class WithoutReset(PlainHead):
     def __init__(self, context):
         nn.Module.__init__(self)
         self.token_space = context.token_space
-        self.levels = torch.linspace(0.0, 1.0, 5)
+        self.levels = torch.arange(5) / 4
         self.output = nn.Linear(context.width, context.token_space.channels)
 
 

@@ -5,6 +5,7 @@ Starting processes takes longer than these runs, so each start does several of t
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -172,9 +173,9 @@ def test_two_processes_with_divided_weights_train_what_one_does(alone, short, ru
         assert all(torch.equal(tensor, raw[name]) for name, tensor in resumed.model.saved_state().items())
         assert all(torch.equal(tensor, average[name]) for name, tensor in resumed.average.weights.items())
         resumed.train()
-        expected = make_trainer(longer, alone / folder.name, resume=True)
-        expected.train()
-        check_same_training(alone / folder.name, folder)
+        shutil.copytree(alone / folder.name, tmp_path / "alone" / folder.name)
+        make_trainer(longer, tmp_path / "alone" / folder.name, resume=True).train()
+        check_same_training(tmp_path / "alone" / folder.name, folder)
     assert (tmp_path / "continuous-random" / "samples" / "step-00000004.png").exists()
     report = json.loads((tmp_path / "discrete-random.report.json").read_text())
     held, whole = report["held"], {n: p.numel() for n, p in resumed.model.named_parameters()}
@@ -188,10 +189,12 @@ def test_two_processes_with_divided_weights_train_what_one_does(alone, short, ru
 
 
 @pytest.mark.slow
-def test_runs_go_on_among_other_numbers_of_processes(short, run_jobs, make_trainer, tmp_path):
-    """From two processes to four in groups, and from one to four: the end is that of an unbroken run.
+def test_four_processes_train_what_one_does_and_go_on_with_what_fewer_began(
+    alone, short, run_jobs, make_trainer, tmp_path
+):
+    """The paper's four models, in groups and not; then from two processes to four in groups, and from one to four.
 
-    Activation checkpointing and parts of a batch make no difference either.
+    The end is that of an unbroken run. Activation checkpointing and parts of a batch make no difference either.
     """
     parts = {"backbone": BackboneConfig(width=30, depth=1, num_heads=2, aligner_depth=1), **DRAWN}
     half = {"num_steps": 2, "activation_checkpointing": "full", "num_validation_images": 0}
@@ -211,7 +214,18 @@ def test_runs_go_on_among_other_numbers_of_processes(short, run_jobs, make_train
         ),
         (short("continuous", "random", "full", parts, **{**whole, "batch_size": 8}), tmp_path / "from-one", True),
     ]
-    run_jobs(jobs, num_processes=4)
+    kinds = {"random": {"sharding": "hybrid", "shards_per_group": 2}, "raster": {"sharding": "full"}}
+    models = [
+        (
+            short(tokens, order, parts=DRAWN if order == "random" else None, sample_every=4, **kinds[order]),
+            tmp_path / f"{tokens}-{order}",
+            False,
+        )
+        for tokens, order in PAPER_MODELS
+    ]
+    run_jobs([*jobs, *models], num_processes=4)
+    for _, folder, _ in models:
+        check_same_training(alone / folder.name, folder)
     for _, folder, _ in jobs:
         check_same_training(tmp_path / "unbroken", folder)
         state = json.loads((folder / "checkpoints" / "step-00000004" / "state.json").read_text())

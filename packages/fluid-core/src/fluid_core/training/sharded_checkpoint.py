@@ -4,7 +4,7 @@
 weights, 2 for their moving average and 3 for the optimizer's moments. A tensor goes by its name with `model.`, `ema.`
 or `optimizer.` before it and `|exp_avg` behind it; where in the whole tensor a part belongs is in the file's metadata
 (`DCP_SHARDING_INFO`), as PyTorch's distributed checkpoints write it (`HuggingFaceStorageWriter`). `state.json` comes
-last, with a record of every file and the numbers that are no tensors; then the folder gets its name. No pickle is written.
+last, with a record of every file and the numbers that are no tensors; then the folder is renamed. No pickle is written.
 
 What is read need not be divided as it was written: among any number of processes, or not at all; and the layout of
 `checkpoint` is read as well.
