@@ -167,7 +167,7 @@ def install(wheels, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_wheel_holds_what_it_should(wheels, distribution):
-    """All modules, the marker for type checkers, the licence and the entry points are inside; tests are not."""
+    """All modules and lists of words, the type marker, the licence and the entry points are inside; tests are not."""
     package = distribution.replace("-", "_")
     source = REPOSITORY / "packages" / distribution / "src"
     version = tomllib.loads((source.parent / "pyproject.toml").read_text())["project"]["version"]
@@ -177,7 +177,7 @@ def test_a_wheel_holds_what_it_should(wheels, distribution):
         entry_points = wheel.read(f"{information}/entry_points.txt").decode()
         licence = wheel.read(f"{information}/licenses/LICENSE").decode()
         metadata = wheel.read(f"{information}/METADATA").decode()
-    modules = {str(path.relative_to(source)) for path in source.rglob("*.py")}
+    modules = {str(path.relative_to(source)) for kind in ("*.py", "*.txt") for path in (source / package).rglob(kind)}
     assert {name for name in names if not name.startswith(f"{information}/")} == modules | {f"{package}/py.typed"}
     assert not [name for name in names if Path(name).name.startswith(("test_", "conftest"))]
     assert f"[fluid_core]\n{distribution} = {package}.plugin" in entry_points
@@ -211,4 +211,4 @@ def test_wheels_draw_a_picture(install):
     assert json.loads(environment.run("-c", SAMPLE)) == {"size": [16, 16], "same": True}
     environment.fluid("sample", "saved", "two blue squares", "--steps", "2", "--seed", "1", "--out", "drawn")
     drawn = {path.name for path in (environment.work / "drawn").iterdir()}
-    assert drawn == {"00000.png", "sheet.png"}
+    assert drawn == {"00000.png", "run.json", "sheet.png"}
