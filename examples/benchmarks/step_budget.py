@@ -3,8 +3,9 @@
 Command:   python examples/benchmarks/step_budget.py MODEL [--json FILE] [--plot docs/images/step-budget.png]
 Shows:     for a trained model and held-out pictures of shapes: the distance between tokens drawn with few steps and
            with 1000, beside what two sets of 1000 steps show by chance, for several shares of known tokens
-Runtime:   about ten minutes on two cores for a small head
-Expected:  the more is known, the fewer steps suffice (DiSA, arXiv 2505.20297)
+Runtime:   about twenty minutes on one core for a small head
+Expected:  in units of a conditional's own spread, more steps are needed the more is known, since conditionals become
+           narrow: seen on a model of shapes, and unlike what DiSA (arXiv 2505.20297) finds by looks
 
 A context is a held-out picture of which a random share of the tokens is known, its caption, and one unknown position.
 For each context some dozens of tokens are drawn. The distance is the energy distance within contexts; its p-value comes

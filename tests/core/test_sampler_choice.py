@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fluid_core import FluidPipeline, KeyedRandom
-from fluid_core.commands.sample import BackendName
+from fluid_core.commands.sampling_options import BackendName
 from fluid_core.configuration.overrides import named_values
 from fluid_core.errors import (
     ConfigurationError,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fluid_core.commands.sample import BackendName, ScheduleName, model_folder
+from fluid_core.commands import sampling_options as options
 
 
 class FitName(StrEnum):
@@ -49,38 +49,20 @@ def edit(
         typer.Option(help="Refuse pictures of other proportions, use the largest part in the middle, or distort them."),
     ] = FitName.EXACT,
     blend: Annotated[int, typer.Option(help="Ease the seam over so many pixels of its drawn side.")] = 0,
-    order: Annotated[
-        str | None,
-        typer.Option(help="An order by its name, such as halton; by default the model's own.", show_default=False),
-    ] = None,
-    order_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An option of that order; several times.", show_default=False),
-    ] = None,
+    order: options.Order = None,
+    order_option: options.OrderOptions = None,
     steps: Annotated[
         int | None, typer.Option(help="Order steps, at most one for each token that is drawn; by default the order's.")
     ] = None,
-    head_steps: Annotated[int | None, typer.Option(help="Steps of an iterative head; by default its own.")] = None,
-    head_backend: Annotated[
-        BackendName, typer.Option(help="The head's plain sampler, its fast one, or the fast one where there is one.")
-    ] = BackendName.AUTO,
-    head_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE", help="An option of the head for this call; several times.", show_default=False
-        ),
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
-    guidance_schedule: Annotated[
-        ScheduleName, typer.Option(help="Where in the course of a picture guidance acts.")
-    ] = ScheduleName.CONSTANT,
-    guidance_interval: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="FROM TO", help="Two shares, for the schedule 'interval'.", show_default=False),
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="1 samples what was learned, less is more alike.")] = 1.0,
+    head_steps: options.HeadSteps = None,
+    head_backend: options.HeadBackend = options.BackendName.AUTO,
+    head_option: options.HeadOptions = None,
+    guidance: options.Guidance = 1.0,
+    guidance_schedule: options.GuidanceSchedule = options.ScheduleName.CONSTANT,
+    guidance_interval: options.GuidanceInterval = None,
+    temperature: options.Temperature = 1.0,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same results.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
+    device: options.Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over pictures that are in the folder already.")
     ] = False,
@@ -90,10 +72,8 @@ def edit(
     Leaves a PNG for each result, which says how it was made, and a sheet. The model must have been trained in an order
     over any permutation, such as random or causal-random.
     """
-    from fluid_core.configuration.overrides import named_values
     from fluid_core.editing.edit_run import WantedEdit, run_edit
     from fluid_core.pipeline import FluidPipeline
-    from fluid_core.sampling_run.settings import SamplingSettings
     from fluid_core.training.devices import training_device
 
     given = [name for name, value in (("--mask", mask), ("--box", box), ("--keep", keep)) if value is not None]
@@ -103,15 +83,15 @@ def edit(
         )
     if blend and keep is not None:
         raise typer.BadParameter("--blend has no meaning with --keep: a variation has no seam.")
-    settings = SamplingSettings(
+    settings = options.sampling_settings(
         order=order,
-        order_options=named_values(order_option or []),
+        order_option=order_option,
         steps=steps,
         head_steps=head_steps,
-        head_backend=head_backend.value,
-        head_options=named_values(head_option or []),
+        head_backend=head_backend,
+        head_option=head_option,
         guidance=guidance,
-        guidance_schedule=guidance_schedule.value,
+        guidance_schedule=guidance_schedule,
         guidance_interval=guidance_interval,
         temperature=temperature,
     )
@@ -127,7 +107,7 @@ def edit(
     )
     if negative_prompt is not None and guidance == 1.0:
         typer.secho("Negative prompts act through guidance alone: give --guidance above 1.", err=True)
-    folder = model_folder(model)
+    folder = options.model_folder(model)
     pipeline = FluidPipeline.from_pretrained(folder).to(training_device(device))
     written = run_edit(
         pipeline,

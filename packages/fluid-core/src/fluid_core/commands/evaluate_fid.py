@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fluid_core.commands import evaluation_options as options
-from fluid_core.commands.sample import BackendName, ScheduleName
+from fluid_core.commands import sampling_options as sampling
+from fluid_core.commands.sampling_options import BackendName, ScheduleName
 
 if TYPE_CHECKING:
     from fluid_core.evaluation.frechet_run import FrechetRun
@@ -97,18 +98,18 @@ def fid(
     out: options.Out = Path("evaluation"),
     seed: options.Seed = 0,
     data_seed: options.DataSeed = 0,
-    order: options.Order = None,
-    order_option: options.OrderOptions = None,
-    steps: options.Steps = None,
-    head_steps: options.HeadSteps = None,
-    head_backend: options.HeadBackend = BackendName.AUTO,
-    head_option: options.HeadOptions = None,
-    guidance: options.Guidance = 1.0,
-    guidance_schedule: options.GuidanceSchedule = ScheduleName.CONSTANT,
-    guidance_interval: options.GuidanceInterval = None,
-    temperature: options.Temperature = 1.0,
+    order: sampling.Order = None,
+    order_option: sampling.OrderOptions = None,
+    steps: sampling.Steps = None,
+    head_steps: sampling.HeadSteps = None,
+    head_backend: sampling.HeadBackend = BackendName.AUTO,
+    head_option: sampling.HeadOptions = None,
+    guidance: sampling.Guidance = 1.0,
+    guidance_schedule: sampling.GuidanceSchedule = ScheduleName.CONSTANT,
+    guidance_interval: sampling.GuidanceInterval = None,
+    temperature: sampling.Temperature = 1.0,
     batch_size: options.BatchSize = 32,
-    device: options.Device = "auto",
+    device: sampling.Device = "auto",
     overwrite: options.Overwrite = False,
 ) -> None:
     """Measure the Frechet distance between generated and real pictures; with the Inception of the FID it is the FID.
@@ -123,7 +124,7 @@ def fid(
     processes = Processes.join(backend="gloo")
 
     def settings() -> "SamplingSettings":
-        return options.sampling_settings(
+        return sampling.sampling_settings(
             order=order,
             order_option=order_option,
             steps=steps,

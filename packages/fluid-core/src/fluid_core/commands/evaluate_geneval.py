@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from fluid_core.commands.evaluation_options import (
+from fluid_core.commands.sampling_options import (
+    BackendName,
     Device,
     Guidance,
     GuidanceInterval,
@@ -15,10 +16,10 @@ from fluid_core.commands.evaluation_options import (
     HeadSteps,
     Order,
     OrderOptions,
+    ScheduleName,
     Steps,
     Temperature,
 )
-from fluid_core.commands.sample import BackendName, ScheduleName
 
 
 def geneval(
@@ -49,8 +50,7 @@ def geneval(
 
     Under torchrun, several processes share the pictures. A run that was stopped goes on when it is started again.
     """
-    from fluid_core.commands.evaluation_options import sampling_settings
-    from fluid_core.commands.sample import model_folder
+    from fluid_core.commands.sampling_options import model_folder, sampling_settings
     from fluid_core.evaluation.geneval.drawing import GenEvalDrawing, draw_geneval
     from fluid_core.sampling_run.together import together
     from fluid_core.training.processes import Processes

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fluid_core.commands.evaluation_options import DataName, DataOptions, Device, Overwrite, Split, SplitName
+from fluid_core.commands.evaluation_options import DataName, DataOptions, Overwrite, Split, SplitName
+from fluid_core.commands.sampling_options import Device
 
 
 class PrecisionName(StrEnum):
@@ -43,7 +44,7 @@ def loss(
     Under torchrun, several processes share the pictures.
     """
     from fluid_core.commands.evaluation_options import chosen_data
-    from fluid_core.commands.sample import model_folder
+    from fluid_core.commands.sampling_options import model_folder
     from fluid_core.evaluation.evaluation_data import EvaluationData
     from fluid_core.evaluation.validation_loss_run import (
         PER_IMAGE_FILE,

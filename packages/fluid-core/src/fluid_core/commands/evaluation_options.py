@@ -1,4 +1,4 @@
-"""Options that the commands of `fluid evaluate` share: which data, and how pictures are drawn."""
+"""Options that the commands of `fluid evaluate` share: which pictures and which data."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluid_core.commands.sample import BackendName, ScheduleName, model_folder
+from fluid_core.commands.sampling_options import model_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,58 +67,6 @@ DataOptions = Annotated[
     typer.Option("--data-option", metavar="NAME=VALUE", help="An option of the data set, such as path=photos."),
 ]
 Split = Annotated[SplitName, typer.Option("--split", help="Part of the data.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto for a GPU if there is one.")]
-Order = Annotated[
-    str | None,
-    typer.Option("--order", help="An order by its name; by default the model's own.", show_default=False),
-]
-OrderOptions = Annotated[
-    list[str] | None, typer.Option("--order-option", metavar="NAME=VALUE", help="An option of that order.")
-]
-Steps = Annotated[int | None, typer.Option("--steps", help="Order steps; by default the order's own.")]
-HeadSteps = Annotated[int | None, typer.Option("--head-steps", help="Steps of an iterative head.")]
-HeadBackend = Annotated[BackendName, typer.Option("--head-backend", help="The head's sampler.")]
-HeadOptions = Annotated[
-    list[str] | None, typer.Option("--head-option", metavar="NAME=VALUE", help="An option of the head.")
-]
-Guidance = Annotated[float, typer.Option("--guidance", help="Guidance scale; 1 is none.")]
-GuidanceSchedule = Annotated[ScheduleName, typer.Option("--guidance-schedule", help="How the scale changes.")]
-GuidanceInterval = Annotated[
-    tuple[float, float] | None,
-    typer.Option("--guidance-interval", metavar="FROM TO", help="Shares of the picture for the schedule 'interval'."),
-]
-Temperature = Annotated[float, typer.Option("--temperature", help="1 samples what was learned.")]
-
-
-def sampling_settings(
-    *,
-    order: str | None,
-    order_option: list[str] | None,
-    steps: int | None,
-    head_steps: int | None,
-    head_backend: BackendName,
-    head_option: list[str] | None,
-    guidance: float,
-    guidance_schedule: ScheduleName,
-    guidance_interval: tuple[float, float] | None,
-    temperature: float,
-) -> "SamplingSettings":
-    """The settings that these options stand for. Raises `ConfigurationError` for options that can not be read."""
-    from fluid_core.configuration.overrides import named_values
-    from fluid_core.sampling_run.settings import SamplingSettings
-
-    return SamplingSettings(
-        order=order,
-        order_options=named_values(order_option or []),
-        steps=steps,
-        head_steps=head_steps,
-        head_backend=head_backend.value,
-        head_options=named_values(head_option or []),
-        guidance=guidance,
-        guidance_schedule=guidance_schedule.value,
-        guidance_interval=guidance_interval,
-        temperature=temperature,
-    )
 
 
 def chosen_data(name: str | None, options: list[str] | None, model: Path | None) -> "ComponentChoice":

@@ -1,31 +1,15 @@
 """`fluid sample`: draws pictures for prompts with a saved model."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fluid_core.commands import sampling_options as options
+
 if TYPE_CHECKING:
     from fluid_core.sampling_run.prompts_file import Prompt
     from fluid_core.sampling_run.run import FinishedRun
-
-
-class ScheduleName(StrEnum):
-    """The guidance schedules of `fluid_core.guidance`, as choices of the command line."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"
-    COSINE = "cosine"
-    INTERVAL = "interval"
-
-
-class BackendName(StrEnum):
-    """The backends of `fluid_core.exchange.SamplerBackend`, as choices of the command line."""
-
-    AUTO = "auto"
-    REFERENCE = "reference"
-    FUSED = "fused"
 
 
 def sample(
@@ -52,59 +36,21 @@ def sample(
     negative_prompt: Annotated[
         str | None, typer.Option(help="What guidance moves away from; by default no text.", show_default=False)
     ] = None,
-    order: Annotated[
-        str | None,
-        typer.Option(help="An order by its name, such as halton; by default the model's own.", show_default=False),
-    ] = None,
-    order_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of that order, such as steps=arccos; may be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Order steps; by default the order's own.")] = None,
-    head_steps: Annotated[int | None, typer.Option(help="Steps of an iterative head; by default its own.")] = None,
-    head_backend: Annotated[
-        BackendName,
-        typer.Option(help="The head's plain sampler, its fast one, or by default the fast one where there is one."),
-    ] = BackendName.AUTO,
-    head_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the head for this call, such as top_k=50; may be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.0,
-    guidance_schedule: Annotated[
-        ScheduleName,
-        typer.Option(help="The same scale at every step, one that grows from 1, or guidance between two moments only."),
-    ] = ScheduleName.CONSTANT,
-    guidance_interval: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            metavar="FROM TO",
-            help="Shares of the picture, such as 0.2 0.8, between which guidance acts; for the schedule 'interval'.",
-            show_default=False,
-        ),
-    ] = None,
-    temperature: Annotated[
-        float,
-        typer.Option(
-            help=(
-                "1 samples what was learned, less gives pictures that are more alike. At 0 a softmax head takes the "
-                "likeliest token; a diffusion head still starts from noise."
-            )
-        ),
-    ] = 1.0,
+    order: options.Order = None,
+    order_option: options.OrderOptions = None,
+    steps: options.Steps = None,
+    head_steps: options.HeadSteps = None,
+    head_backend: options.HeadBackend = options.BackendName.AUTO,
+    head_option: options.HeadOptions = None,
+    guidance: options.Guidance = 1.0,
+    guidance_schedule: options.GuidanceSchedule = options.ScheduleName.CONSTANT,
+    guidance_interval: options.GuidanceInterval = None,
+    temperature: options.Temperature = 1.0,
     seed: Annotated[
         int | None, typer.Option(help="The same seed draws the same pictures; by default a new one.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn at once; each batch is saved when it is done.")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for a GPU if there is one.")] = "auto",
+    device: options.Device = "auto",
     sheet: Annotated[bool, typer.Option(help="Also draw a contact sheet.")] = True,
     animation: Annotated[
         bool, typer.Option("--animation", help="Also write each picture emerging in its order, as a GIF.")
@@ -118,9 +64,7 @@ def sample(
     A run that was stopped goes on when it is started again with the same arguments. Under torchrun, several processes
     share the pictures.
     """
-    from fluid_core.configuration.overrides import named_values
     from fluid_core.sampling_run.run import SamplingRun, draw_pictures
-    from fluid_core.sampling_run.settings import SamplingSettings
     from fluid_core.sampling_run.together import together
     from fluid_core.training.processes import Processes
 
@@ -131,20 +75,20 @@ def sample(
     processes = Processes.join(backend="gloo")
 
     def planned() -> SamplingRun:
-        settings = SamplingSettings(
+        settings = options.sampling_settings(
             order=order,
-            order_options=named_values(order_option or []),
+            order_option=order_option,
             steps=steps,
             head_steps=head_steps,
-            head_backend=head_backend.value,
-            head_options=named_values(head_option or []),
+            head_backend=head_backend,
+            head_option=head_option,
             guidance=guidance,
-            guidance_schedule=guidance_schedule.value,
+            guidance_schedule=guidance_schedule,
             guidance_interval=guidance_interval,
             temperature=temperature,
         )
         return SamplingRun(
-            model=model_folder(model),
+            model=options.model_folder(model),
             prompts=_prompts(prompts or [], prompts_file),
             out=out,
             settings=settings,
@@ -188,17 +132,3 @@ def _prompts(texts: list[str], file: Path | None) -> "list[Prompt]":
     from fluid_core.sampling_run.prompts_file import given_prompts, read_prompts
 
     return given_prompts(texts) if file is None else read_prompts(file)
-
-
-def model_folder(folder: Path) -> Path:
-    """The folder itself, or the finished model of a run. Raises `CheckpointError` for a run that has none yet."""
-    from fluid_core.errors import CheckpointError
-
-    if (folder / "model").is_dir():
-        return folder / "model"
-    if (folder / "config.json").is_file() and not (folder / "model_index.json").exists():
-        raise CheckpointError(
-            f"The run in {folder} has not finished: expected its model in {folder / 'model'}, found none. Continue it "
-            f"with the configuration file it was started with: fluid train FILE --out {folder} --resume."
-        )
-    return folder

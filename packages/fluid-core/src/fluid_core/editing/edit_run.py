@@ -16,7 +16,7 @@ from fluid_core.errors import OutputError
 from fluid_core.pipeline import FluidPipeline, PipelineOutput
 from fluid_core.png_metadata import save_png
 from fluid_core.sampling_run.folder import package_versions
-from fluid_core.sampling_run.model_identity import model_identity
+from fluid_core.sampling_run.model_identity import model_identity, model_name
 from fluid_core.sampling_run.settings import SamplingSettings
 
 
@@ -98,7 +98,7 @@ def run_edit(
         "edit": wanted.as_json(),
         "settings": settings.as_json() | {"head_backend": backend},
         "model": {
-            "folder": _name_of(model_folder),
+            "folder": model_name(model_folder),
             "identity": model_identity(pipeline.model),
             "weights": pipeline.weights,
         },
@@ -111,12 +111,6 @@ def run_edit(
         written.append((path, image_seed))
     save_image(_sheet(wanted, image, mask, result, pipeline), out / "sheet.png")
     return WrittenEdit(pictures=tuple(written), sheet=out / "sheet.png", head_backend=backend)
-
-
-def _name_of(folder: Path) -> str:
-    """The name people know a model by: that of its run, if it lies in one."""
-    folder = folder.resolve()
-    return f"{folder.parent.name}/{folder.name}" if folder.name == "model" else folder.name
 
 
 def _edited(
