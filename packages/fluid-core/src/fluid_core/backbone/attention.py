@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fluid_core.backbone.key_value_cache import KeyValueCache
+from fluid_core.backbone.linear import Linear
 from fluid_core.backbone.next_rows import NextRows
 
 
@@ -24,8 +25,8 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.output = Linear(width, width)
 
     def bidirectional(
         self, x: Float[Tensor, "batch rows width"], mask: Bool[Tensor, "batch 1 1 rows"] | None = None
@@ -76,15 +77,12 @@ class SelfAttention(nn.Module):
 
     def _project(self, x: Tensor, *, first: int = 0, count: int = 3) -> tuple[Tensor, ...]:
         """Queries, keys and values of rows, or `count` of the three from number `first` on."""
-        projected: Tensor = self.qkv(x) if count == 3 else self._some_of_qkv(x, first, count)
+        width = x.shape[-1]
+        projected: Tensor = self.qkv(x) if count == 3 else self.qkv.part(x, first * width, (first + count) * width)
         split = projected.unflatten(-1, (count, self.num_heads, -1))  # type: ignore[no-untyped-call]
         # Not by index: the gradient of each would fill a tensor of all of them.
         parts: tuple[Tensor, ...] = split.permute(2, 0, 3, 1, 4).unbind(0)
         return parts
-
-    def _some_of_qkv(self, x: Tensor, first: int, count: int) -> Tensor:
-        part = slice(first * x.shape[-1], (first + count) * x.shape[-1])
-        return F.linear(x, self.qkv.weight[part], self.qkv.bias[part])
 
     def _join(self, heads: Tensor) -> Tensor:
         joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
@@ -105,9 +103,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.queries = nn.Linear(width, width)
+        self.queries = Linear(width, width)
         self.keys_values = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.output = Linear(width, width)
 
     def text(
         self, states: Float[Tensor, "batch text_length width"], mask: Bool[Tensor, "batch text_length"]

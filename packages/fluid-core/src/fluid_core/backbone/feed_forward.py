@@ -4,14 +4,16 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluid_core.backbone.linear import Linear
+
 
 class FeedForward(nn.Module):
     """Linear, GELU, linear, applied to every row on its own."""
 
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, hidden_width)
-        self.output = nn.Linear(hidden_width, width)
+        self.hidden = Linear(width, hidden_width)
+        self.output = Linear(hidden_width, width)
 
     def forward(self, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
         """Rows of the same width."""

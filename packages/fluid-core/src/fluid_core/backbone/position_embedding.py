@@ -5,6 +5,7 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fluid_core.token_space import Grid
 
@@ -48,4 +49,4 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, positions: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape width"]:
         """Vectors of positions numbered in raster order."""
-        return self.table[positions]
+        return functional.embedding(positions, self.table)

@@ -11,7 +11,7 @@ from fluid_core.commands.sampling_options import Device
 
 
 class PrecisionName(StrEnum):
-    """The precisions of `fluid_core.training.precision`, as choices of the command line."""
+    """The precisions of `fluid_core.training.step.precision`, as choices of the command line."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

@@ -8,6 +8,7 @@ from fluid_core import __version__
 from fluid_core.commands.cache_build import build
 from fluid_core.commands.cache_check import check
 from fluid_core.commands.components import list_components
+from fluid_core.commands.diagnose import diagnose
 from fluid_core.commands.edit import edit
 from fluid_core.commands.evaluate import evaluate_app
 from fluid_core.commands.fit import fit
@@ -30,6 +31,7 @@ app.command()(plan)
 app.command()(train)
 app.command()(sample)
 app.command()(edit)
+app.command()(diagnose)
 app.command()(fit)
 app.command()(study)
 

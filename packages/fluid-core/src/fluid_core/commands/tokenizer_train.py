@@ -26,12 +26,13 @@ def train_tokenizer(
     settings = load_tokenizer_run(config, overrides=overrides or [])
     folder = out or Path("runs") / config.stem
 
-    from fluid_core.training.tokenizer_trainer import TokenizerTrainer
+    from fluid_core.training.tokenizers.trainer import TokenizerTrainer
 
     trainer = TokenizerTrainer(settings, folder, resume=resume)
     num_parameters = sum(p.numel() for p in trainer.tokenizer.parameters() if p.requires_grad)
     trainer.progress.note(f"{num_parameters / 1e6:.2f} million trained parameters, run in {folder}")
     result = trainer.train()
+    trainer.processes.leave()
     if not trainer.processes.is_first:
         return
     quality = f", {result.validation['psnr']:.1f} dB PSNR on held-out images" if result.validation else ""

@@ -17,6 +17,7 @@ def train(
 ) -> None:
     """Train a model: progress, metrics, samples, checkpoints and the finished model go to one folder."""
     from fluid_core.configuration import load_config
+    from fluid_core.errors import RunStoppedError
 
     settings = load_config(config, overrides=overrides or [])
     folder = out or Path("runs") / config.stem
@@ -26,7 +27,13 @@ def train(
     trainer = Trainer(settings, folder, resume=resume)
     num_parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     trainer.progress.note(f"{num_parameters / 1e6:.2f} million trained parameters, run in {folder}")
-    result = trainer.train()
+    try:
+        result = trainer.train()
+    except RunStoppedError:
+        # All processes stop after the same step. What ends one of them alone can not wait for the others.
+        trainer.processes.leave()
+        raise
+    trainer.processes.leave()
     if not trainer.processes.is_first:
         return
     typer.echo(

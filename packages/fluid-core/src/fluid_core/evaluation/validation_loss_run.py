@@ -20,8 +20,8 @@ from fluid_core.evaluation.result_file import ResultRecord, device_name, version
 from fluid_core.evaluation.resumable_parts import ResumableParts
 from fluid_core.sampling_run.together import together
 from fluid_core.training.devices import training_device
-from fluid_core.training.precision import Precision, compute_type, computing_in
 from fluid_core.training.processes import Processes
+from fluid_core.training.step.precision import Precision, compute_type, computing_in
 
 RESULT_FILE = "validation-loss.json"
 PER_IMAGE_FILE = "per-image.safetensors"

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from fluid_core.backbone.linear import packed_linears
 from fluid_core.errors import InvalidComponentError, InvalidRequestError
 from fluid_core.exchange import Guidance, SamplingRequest
 from fluid_core.generation.hidden_readers import HiddenVectors, hidden_reader
@@ -76,40 +77,41 @@ def generate(
     guided = settings.guidance.active
     if guided:
         negative = negative or model.unconditional_text(batch_size)
-    reader = hidden_reader(model, text, negative if guided else None, state)
-    step = 0
-    while (positions := steps.propose()) is not None:
-        num_known = state.count
-        # Steps that do not say how many tokens they will keep count as keeping all that they propose.
-        num_new = steps.num_kept if isinstance(steps, AnnouncesKept) else positions.shape[1]
-        share_after = (num_known + num_new) / space.grid.length
-        hidden = reader.read(positions, guided=guided and settings.guidance.on(share_after))
-        request = SamplingRequest(
-            # A position proposed again, because an order did not keep it, gets fresh numbers.
-            random=random.child(1 + step).children(positions),
-            temperature=settings.temperature,
-            guidance=_guidance(hidden, settings.guidance.at(share_after)),
-            progress=num_known / space.grid.length,
-        )
-        condition = hidden.conditional.flatten(0, 1)
-        confidence = None
-        if confident is None:
-            drawn = sampler.sampler(condition, request)
-        else:
-            drawn, confidence = confident.with_confidence(condition, request)
-            confidence = confidence.view(positions.shape)
-        drawn = drawn.reshape(*positions.shape, *space.token_shape)
-        keep = steps.accept(confidence)
-        num_kept = _num_kept(keep, order)
-        kept_positions = positions[keep].view(batch_size, num_kept)
-        kept_tokens = drawn[keep].view(batch_size, num_kept, *space.token_shape)
-        state.put(kept_positions, kept_tokens)
-        reader.write(kept_positions, kept_tokens)
-        step += 1
-        if callback is not None:
-            # A copy: the loop goes on writing to its own.
-            now = state.copy()
-            callback(GenerationProgress(step=step, num_steps=steps.num_steps, tokens=now.tokens, known=now.known))
+    with packed_linears(model.transformer):
+        reader = hidden_reader(model, text, negative if guided else None, state)
+        step = 0
+        while (positions := steps.propose()) is not None:
+            num_known = state.count
+            # Steps that do not say how many tokens they will keep count as keeping all that they propose.
+            num_new = steps.num_kept if isinstance(steps, AnnouncesKept) else positions.shape[1]
+            share_after = (num_known + num_new) / space.grid.length
+            hidden = reader.read(positions, guided=guided and settings.guidance.on(share_after))
+            request = SamplingRequest(
+                # A position proposed again, because an order did not keep it, gets fresh numbers.
+                random=random.child(1 + step).children(positions),
+                temperature=settings.temperature,
+                guidance=_guidance(hidden, settings.guidance.at(share_after)),
+                progress=num_known / space.grid.length,
+            )
+            condition = hidden.conditional.flatten(0, 1)
+            confidence = None
+            if confident is None:
+                drawn = sampler.sampler(condition, request)
+            else:
+                drawn, confidence = confident.with_confidence(condition, request)
+                confidence = confidence.view(positions.shape)
+            drawn = drawn.reshape(*positions.shape, *space.token_shape)
+            keep = steps.accept(confidence)
+            num_kept = _num_kept(keep, order)
+            kept_positions = positions[keep].view(batch_size, num_kept)
+            kept_tokens = drawn[keep].view(batch_size, num_kept, *space.token_shape)
+            state.put(kept_positions, kept_tokens)
+            reader.write(kept_positions, kept_tokens)
+            step += 1
+            if callback is not None:
+                # A copy: the loop goes on writing to its own.
+                now = state.copy()
+                callback(GenerationProgress(step=step, num_steps=steps.num_steps, tokens=now.tokens, known=now.known))
     return state.tokens
 
 

@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from fluid_core.planning.rehearsal import Rehearsal, storage_of
 from fluid_core.planning.skeleton import Skeleton
-from fluid_core.training.activation_checkpointing import ActivationCheckpointing, checkpointed_blocks
+from fluid_core.training.step.activation_checkpointing import ActivationCheckpointing, checkpointed_blocks
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -4,7 +4,7 @@ import attrs
 
 from fluid_core.planning.gpus import GpuModel
 from fluid_core.planning.memory import MemoryModel, MemoryUse, Sharding
-from fluid_core.training.activation_checkpointing import ActivationCheckpointing
+from fluid_core.training.step.activation_checkpointing import ActivationCheckpointing
 
 _SHARDINGS: tuple[Sharding, ...] = ("none", "hybrid", "full")
 _CHECKPOINTINGS: tuple[ActivationCheckpointing, ...] = ("none", "selective", "full")

@@ -9,7 +9,7 @@ from fluid_core.planning.frozen_parts import num_parameters
 from fluid_core.planning.gpus import GpuModel
 from fluid_core.planning.parameter_counts import ParameterCounts
 from fluid_core.planning.skeleton import Skeleton
-from fluid_core.training.activation_checkpointing import ActivationCheckpointing
+from fluid_core.training.step.activation_checkpointing import ActivationCheckpointing
 
 Sharding = Literal["none", "hybrid", "full"]
 

@@ -24,7 +24,7 @@ from fluid_core.planning.parameter_counts import ParameterCounts, count_paramete
 from fluid_core.planning.skeleton import Skeleton, build_skeleton
 from fluid_core.planning.throughput import Throughput, estimate_throughput
 from fluid_core.planning.training_flops import TrainingFlops, count_training_flops
-from fluid_core.training.activation_checkpointing import ActivationCheckpointing
+from fluid_core.training.step.activation_checkpointing import ActivationCheckpointing
 
 
 @attrs.frozen(kw_only=True)

@@ -17,8 +17,8 @@ from fluid_core.study.grid import Cell
 from fluid_core.study.jobs import sweeps_at
 from fluid_core.study.measuring import size_of, takes_steps
 from fluid_core.study.settings import StudyEvaluation
-from fluid_core.training.metrics import read_metrics
-from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.sight.progress import TrainingProgress
 from fluid_core.training.trainer import Trainer
 
 _WARM_UP = 3

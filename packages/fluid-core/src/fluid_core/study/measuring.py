@@ -30,7 +30,7 @@ from fluid_core.protocols import OrderPolicy
 from fluid_core.study.settings import StudyEvaluation
 from fluid_core.token_space import Grid
 from fluid_core.training.devices import training_device
-from fluid_core.training.metrics import read_metrics
+from fluid_core.training.sight.metrics import read_metrics
 
 RESULT = "evaluation.json"
 PICTURES = "pictures"

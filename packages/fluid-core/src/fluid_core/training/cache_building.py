@@ -28,8 +28,8 @@ from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import DatasetContext
 from fluid_core.protocols import LearnsFromImages, TextEncoder, Tokenizer
 from fluid_core.training.devices import training_device
-from fluid_core.training.progress import TrainingProgress
-from fluid_core.training.tokenizer_fitting import fit_tokenizer
+from fluid_core.training.sight.progress import TrainingProgress
+from fluid_core.training.tokenizers.fitting import fit_tokenizer
 
 
 def cache_builder(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import BatchShare
-from fluid_core.training.divided_tensors import is_divided
+from fluid_core.training.sharding.divided_tensors import is_divided
 
 
 class Processes:

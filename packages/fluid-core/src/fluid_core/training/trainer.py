@@ -23,29 +23,29 @@ from fluid_core.evaluation.validation_loss import validation_loss
 from fluid_core.model import FluidModel
 from fluid_core.pipeline import FluidPipeline
 from fluid_core.text.truncation_warnings import truncations_summed_up
-from fluid_core.training.activation_checkpointing import checkpoint_activations
-from fluid_core.training.block_compilation import compile_blocks
-from fluid_core.training.checkpoint import Progress, checkpoints
-from fluid_core.training.data_warnings import DataWarnings
+from fluid_core.training.checkpoints.parts_elsewhere import identities_elsewhere
+from fluid_core.training.checkpoints.run_checkpoints import RunCheckpoints
+from fluid_core.training.checkpoints.whole import Progress, checkpoints
 from fluid_core.training.devices import training_device
-from fluid_core.training.disk_space import check_disk_space
-from fluid_core.training.moving_average import MovingAverage, too_short_for_average
-from fluid_core.training.optimizer import build_optimizer
-from fluid_core.training.parts_elsewhere import identities_elsewhere
 from fluid_core.training.processes import Processes
-from fluid_core.training.progress import TrainingProgress
-from fluid_core.training.run_checkpoints import RunCheckpoints
-from fluid_core.training.run_clock import RunClock
-from fluid_core.training.run_data import connect_or_fit, open_split
-from fluid_core.training.run_figures import RunFigures
-from fluid_core.training.run_folder import CHECKPOINTS, CONFIG_FILE, check_run_folder, how_to_resume
-from fluid_core.training.run_log import RunLog
-from fluid_core.training.run_model import all_at_hand, build_run_model, open_sharding, save_run_models
-from fluid_core.training.skipped_file import note_skipped
-from fluid_core.training.skipped_steps import SkippedSteps
-from fluid_core.training.starting_weights import find_starting_weights, take_over
-from fluid_core.training.stop_signal import StopSignal
-from fluid_core.training.training_step import StepResult, TrainingStep
+from fluid_core.training.run.clock import RunClock
+from fluid_core.training.run.data import connect_or_fit, open_split
+from fluid_core.training.run.data_warnings import DataWarnings
+from fluid_core.training.run.disk_space import check_disk_space
+from fluid_core.training.run.folder import CHECKPOINTS, CONFIG_FILE, check_run_folder, how_to_resume
+from fluid_core.training.run.model import all_at_hand, build_run_model, open_sharding, save_run_models
+from fluid_core.training.run.starting_weights import find_starting_weights, take_over
+from fluid_core.training.run.stop_signal import StopSignal
+from fluid_core.training.sight.figures import RunFigures
+from fluid_core.training.sight.log import RunLog
+from fluid_core.training.sight.progress import TrainingProgress
+from fluid_core.training.sight.skipped_file import note_skipped
+from fluid_core.training.step.activation_checkpointing import checkpoint_activations
+from fluid_core.training.step.block_compilation import compile_blocks
+from fluid_core.training.step.moving_average import MovingAverage, too_short_for_average
+from fluid_core.training.step.optimizer import build_optimizer
+from fluid_core.training.step.skipped_steps import SkippedSteps
+from fluid_core.training.step.training_step import StepResult, TrainingStep
 
 if TYPE_CHECKING:
     from fluid_core.catalog import ComponentCatalog
@@ -69,7 +69,7 @@ class Trainer:
     average, ready for `FluidPipeline.from_pretrained`) and `model-raw/` (the weights themselves).
 
     A new run refuses a folder that already holds one; `resume=True` continues from its newest checkpoint, or starts if
-    there is none. What may change then says `fluid_core.training.same_run`.
+    there is none. What may change then says `fluid_core.training.checkpoints.same_run`.
 
     Started by `torchrun`, several processes train one model, each on its share of every batch (`processes.py`).
 

@@ -1,0 +1,1 @@
+"""Checkpoints of a run: what continues it as if nothing had happened, whole or in parts."""
