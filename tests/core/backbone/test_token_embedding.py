@@ -111,3 +111,20 @@ def test_rows_and_columns_are_separate_in_the_table():
     end_to_next_row = (table[0, 5] - table[1, 0]).norm()
     neighbours = (table[0, 4] - table[0, 5]).norm()
     assert end_to_next_row > 1.2 * neighbours
+
+
+def test_gradients_of_positions_are_the_same_each_time():
+    """However many threads add them up: a run that is repeated must come to the same weights."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        module = PositionEmbedding(Grid(height=2, width=2), 64)
+        positions, direction = torch.randint(4, (2000, 20)), torch.randn(2000, 20, 64)
+        gradients = []
+        for _ in range(4):
+            module.table.grad = None
+            module(positions).backward(direction)
+            gradients.append(module.table.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])

@@ -5,7 +5,7 @@ head) serve the modulations, which depend on timestep and condition alone. They 
 one product, so their weights are read once per block of timesteps instead of once per timestep. What remains per step
 is two linear layers a block with weights laid out for speed, and three elementwise passes.
 
-Products of some dozens of rows run at the best rate when their weights are cut into shards (`packed_linear.py`).
+Weights are kept in the layout that products read fastest (`fluid_core.packed_linear`).
 """
 
 import math
@@ -148,7 +148,7 @@ class _Chunk:
                 hidden, normed = torch.cat([hidden, hidden]), torch.cat([normed, normed])
             shift, scale, gate = next(modulations), next(modulations), next(modulations)
             torch.addcmul(shift, normed, scale, out=normed)
-            hidden.addcmul_(gate, second(first(normed)))
+            hidden.addcmul_(gate, second(functional.silu(first(normed), inplace=True)))
         scale, shift = next(modulations), next(modulations)
         output: Tensor = self._packed.output_projection(_normed(hidden).mul_(scale)) + shift
         return output

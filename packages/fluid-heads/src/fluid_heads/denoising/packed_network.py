@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fluid_core.packed_linear import PackedLinear
 from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
-from fluid_heads.denoising.packed_linear import PackedLinear
 
 
 class PackedNetwork:
@@ -23,7 +23,7 @@ class PackedNetwork:
         self.input_projection = _packed(network.input_projection)
         blocks = [block for block in network.blocks if isinstance(block, ModulatedBlock)]
         self.layers = [_block_layers(block) for block in blocks]
-        """For each block its two linear layers, the first with its activation."""
+        """For each block its two linear layers, between which comes a SiLU."""
 
         parts = [part for block in blocks for part in _block_modulations(block)] + _output_modulations(network)
         self.modulation_sizes = [len(bias) for _, bias in parts]
@@ -41,13 +41,15 @@ class PackedNetwork:
         return torch.addmm(self.modulation_bias, conditioning, self.modulation_weight, out=out)
 
 
-def _packed(layer: nn.Module, *, silu: bool = False, bias: bool = True) -> PackedLinear:
+def _packed(layer: nn.Module, *, bias: bool = True) -> PackedLinear:
     assert isinstance(layer, nn.Linear)
-    return PackedLinear(layer.weight, layer.bias if bias else torch.zeros_like(layer.bias), silu=silu)
+    weight = layer.weight.detach().to(torch.float32, copy=True).contiguous()
+    copied_bias = layer.bias.detach().to(torch.float32, copy=True)
+    return PackedLinear(weight, copied_bias if bias else torch.zeros_like(copied_bias))
 
 
 def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
-    return _packed(block.mlp[0], silu=True), _packed(block.mlp[2])
+    return _packed(block.mlp[0]), _packed(block.mlp[2])
 
 
 def _block_modulations(block: ModulatedBlock) -> list[tuple[Tensor, Tensor]]:

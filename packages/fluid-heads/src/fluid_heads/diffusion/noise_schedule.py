@@ -34,6 +34,12 @@ def cosine_betas(num_timesteps: int = NUM_TIMESTEPS) -> Float64[Tensor, "timeste
     return torch.tensor(betas, dtype=torch.float64, device="cpu")
 
 
+def spaced_timesteps(spacing: str, num_steps: int, *, first_timestep: int) -> list[int]:
+    """The timesteps of a spacing by its name, one of `options.SPACINGS`."""
+    choose = {"even": evenly_spaced_timesteps, "quadratic": quadratic_timesteps}[spacing]
+    return choose(num_steps, first_timestep=first_timestep)
+
+
 def evenly_spaced_timesteps(num_steps: int, *, first_timestep: int = NUM_TIMESTEPS - 1) -> list[int]:
     """`num_steps` timesteps from 0 to `first_timestep`, rising, both ends included.
 
@@ -41,14 +47,36 @@ def evenly_spaced_timesteps(num_steps: int, *, first_timestep: int = NUM_TIMESTE
     A single step goes from `first_timestep` to a clean token at once. Raises `InvalidRequestError` if there
     are not that many timesteps.
     """
+    _check_num_steps(num_steps, first_timestep)
+    if num_steps == 1:
+        return [first_timestep]
+    return [round(index * first_timestep / (num_steps - 1)) for index in range(num_steps)]
+
+
+def quadratic_timesteps(num_steps: int, *, first_timestep: int = NUM_TIMESTEPS - 1) -> list[int]:
+    """As `evenly_spaced_timesteps`, but growing with the square of their number: small steps near the clean token.
+
+    They are round((i / (num_steps - 1))^2 * first_timestep), each at least one more than the one before (Song et al.,
+    arXiv 2010.02502, appendix D.2).
+    """
+    _check_num_steps(num_steps, first_timestep)
+    if num_steps == 1:
+        return [first_timestep]
+    timesteps = [0]
+    for index in range(1, num_steps):
+        wanted = round((index / (num_steps - 1)) ** 2 * first_timestep)
+        # Steps that are many leave no room for gaps.
+        latest = first_timestep - (num_steps - 1 - index)
+        timesteps.append(min(max(wanted, timesteps[-1] + 1), latest))
+    return timesteps
+
+
+def _check_num_steps(num_steps: int, first_timestep: int) -> None:
     if not 1 <= num_steps <= first_timestep + 1:
         raise InvalidRequestError(
             f"Expected 1 to {first_timestep + 1} sampling steps, since the reverse process starts at timestep "
             f"{first_timestep}, found {num_steps}. Choose a number in that range."
         )
-    if num_steps == 1:
-        return [first_timestep]
-    return [round(index * first_timestep / (num_steps - 1)) for index in range(num_steps)]
 
 
 def ddim_timesteps(num_steps: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Options of the diffusion head; loads no torch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -14,9 +15,13 @@ NUM_TIMESTEPS = 1000
 SOLVERS = ("ddpm", "ddim", "dpm++")
 """Names of the solvers of the reverse process."""
 
+SPACINGS = ("quadratic", "even")
+"""Names of the ways to choose the timesteps that a reverse process of few steps visits."""
+
 SAMPLING_OPTIONS = frozenset(
     {
         "solver",
+        "spacing",
         "num_sampling_steps",
         "final_num_sampling_steps",
         "first_timestep",
@@ -28,13 +33,18 @@ SAMPLING_OPTIONS = frozenset(
 """Options that concern sampling alone: they may change from one generation to the next."""
 
 
-def _known_solver(_instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"'{attribute.name}' must be one of {', '.join(SOLVERS)}, found {value!r}")
-    if value not in SOLVERS:
-        raise ValueError(
-            f"'{attribute.name}' must be one of {', '.join(SOLVERS)}, found '{value}'.{did_you_mean(value, SOLVERS)}"
-        )
+def _one_of(names: tuple[str, ...]) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
+    """A validator for names, which proposes the one that was meant."""
+
+    def validate(_instance: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if not isinstance(value, str):
+            raise TypeError(f"'{attribute.name}' must be one of {', '.join(names)}, found {value!r}")
+        if value not in names:
+            raise ValueError(
+                f"'{attribute.name}' must be one of {', '.join(names)}, found '{value}'.{did_you_mean(value, names)}"
+            )
+
+    return validate
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +81,7 @@ class DiffusionOptions:
     section 5) for noise prediction.
     """
 
-    solver: str = attrs.field(default="ddpm", validator=_known_solver)
+    solver: str = attrs.field(default="ddpm", validator=_one_of(SOLVERS))
     """How the reverse process goes from one noise level to the next.
 
     `ddpm` is ancestral sampling with learned variances (arXiv 2006.11239, 2102.09672), the predecessor's. `ddim`
@@ -84,7 +94,17 @@ class DiffusionOptions:
     steps it was 1.0 and 1.15. With `linear_skip` it was 0.9 to 1.02 for all, from 150 steps on.
     """
 
-    num_sampling_steps: int = attrs.field(default=50, validator=whole_number(at_least=1))
+    spacing: str = attrs.field(default="quadratic", validator=_one_of(SPACINGS))
+    """Which timesteps the reverse process visits.
+
+    `quadratic` steps are small near the clean token and large near noise, timesteps growing with the square of their
+    number (arXiv 2010.02502, appendix D.2); `even` ones are the predecessor's. What is left open about a token decides
+    where steps matter: a spread of s is settled where the noise is about s, and known neighbours leave little open.
+    With an exact network 20 quadratic steps of `ddpm` keep 0.97 of a spread of 0.1 and 0.92 of 0.03; 100 even ones
+    keep 0.99 and 0.86, 50 even ones 0.95 and 0.67 (docs/heads.md).
+    """
+
+    num_sampling_steps: int = attrs.field(default=20, validator=whole_number(at_least=1))
     """Steps of the reverse process, at most one more than `first_timestep`; 100 in the paper.
 
     Samples of two heads trained on made-up tokens could not be told from those of 1000 steps, by a test that finds a
@@ -150,5 +170,11 @@ class DiffusionOptions:
 
     @classmethod
     def predecessor(cls, **others: Any) -> "DiffusionOptions":
-        """The predecessor's sampling: from the very last timestep, with no limit. `others` are further options."""
-        return cls(**{"num_sampling_steps": 100, "first_timestep": NUM_TIMESTEPS - 1, "token_limit": None, **others})
+        """The predecessor's sampling: even steps from the last timestep on, no limit. `others` are further options."""
+        preset = {
+            "spacing": "even",
+            "num_sampling_steps": 100,
+            "first_timestep": NUM_TIMESTEPS - 1,
+            "token_limit": None,
+        }
+        return cls(**{**preset, **others})

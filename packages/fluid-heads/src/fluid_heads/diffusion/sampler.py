@@ -16,7 +16,7 @@ from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.denoising.selection import DenoiserSource
 from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion, StepCoefficients
 from fluid_heads.diffusion.guidance import guided_noise, rescaled_noise
-from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps
+from fluid_heads.diffusion.noise_schedule import NoiseSchedule, spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.diffusion.solvers import Solver
 from fluid_heads.diffusion.step_budget import num_steps_at
@@ -63,8 +63,9 @@ class _Course:
 class DiffusionSampler:
     """Draws tokens by the reverse process, with the solver, limits and number of steps that `options` say.
 
-    Timesteps are spaced evenly from `options.first_timestep` to 0. What depends on them alone is prepared once for
-    each number of steps, when it is first needed; weights must not change while the sampler is in use.
+    Timesteps go from `options.first_timestep` to 0, spaced as `options.spacing` says. What depends on them alone is
+    prepared once for each number of steps, when it is first needed; weights must not change while the sampler is in
+    use.
 
     Temperature multiplies the noise that the steps of ancestral sampling draw, not the noise x starts from (as the
     predecessor's). The other solvers draw none; for them it multiplies the noise x starts from. At temperature 0
@@ -206,7 +207,7 @@ class DiffusionSampler:
     def _course(self, num_steps: int) -> _Course:
         course = self._courses.get(num_steps)
         if course is None:
-            timesteps = evenly_spaced_timesteps(num_steps, first_timestep=self._options.first_timestep)
+            timesteps = spaced_timesteps(self._options.spacing, num_steps, first_timestep=self._options.first_timestep)
             schedule = NoiseSchedule.cosine(timesteps)
             course = self._courses[num_steps] = _Course(
                 diffusion=GaussianDiffusion(schedule),
