@@ -33,7 +33,7 @@ from fluid_core.data.open_batches import Batches, open_batches
 from fluid_core.data.token_cache.manifest import Manifest
 from fluid_core.data.token_cache.options import CacheBuildOptions
 from fluid_core.training.cache_building import cache_builder
-from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.sight.progress import TrainingProgress
 from fluid_core.training.trainer import Trainer
 
 SIZE, BATCH_SIZE, NUM_PICTURES = 64, 16, 512
