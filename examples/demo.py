@@ -30,7 +30,7 @@ from fluid_core.data.captioned_images import JudgedPrompts
 from fluid_core.evaluation.prompt_scores import PromptScores, chance_scores, draw_prompts, judge_pictures
 from fluid_core.exchange import DatasetContext
 from fluid_core.pipeline import to_pil
-from fluid_core.training.metrics import read_metrics
+from fluid_core.training.sight.metrics import read_metrics
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -122,7 +122,7 @@ def test_public_names_exist():
 
 
 @pytest.fixture(scope="module")
-def author_report(tmp_path_factory):
+def author_report(warm_start, tmp_path_factory):
     """What pytest prints for an author whose two heads, one intact and one broken, run the suite."""
     folder = tmp_path_factory.mktemp("author")
     (folder / "test_heads.py").write_text(
@@ -153,7 +153,7 @@ def author_report(tmp_path_factory):
                 super().test_runs_under_autocast()
         """)
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
+    command = [warm_start.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 

@@ -1,12 +1,17 @@
-"""Small models and an order that no plugin offers, for the tests of core."""
+"""Small models, one of them saved, an order that no plugin offers, and the program, for the tests of core."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fluid_core import AttentionPattern, FluidConfig, FluidModel, TrainedPermutations
+from fluid_core import AttentionPattern, FluidConfig, FluidModel, FluidPipeline, TrainedPermutations
+from fluid_core.cli import main
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.exchange import TrainingView
 from fluid_core.planned_steps import PlannedSteps
@@ -101,6 +106,45 @@ def small_model(small_config) -> Callable[..., FluidModel]:
         return model
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved_model(small_model, tmp_path_factory) -> Path:
+    """The folder of such a model, over random orders."""
+    folder = tmp_path_factory.mktemp("saved") / "tiny"
+    FluidPipeline(small_model(), weights="ema").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def fluid(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs the program in this process, in `tmp_path`: exit code, output and error output."""
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["fluid", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Variables for programs that must draw to the byte what this process draws: as many threads."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def fluid_in_processes(torchrun, environment, tmp_path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """A function that runs the program through `torchrun`, as a user does, in `tmp_path`."""
+
+    def run(num_processes: int, *arguments: Any, **how: Any) -> "subprocess.CompletedProcess[str]":
+        return torchrun(num_processes, "-m", "fluid_core.cli", *arguments, cwd=tmp_path, environment=environment, **how)
+
+    return run
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from PIL import Image
 from fluid_core import FluidPipeline
 from fluid_core.cli import main
 from fluid_core.configuration import config_from_json
+from fluid_core.training.processes import Processes
+from fluid_core.training.run.stop_signal import StopSignal
 
 CONFIG = """
 sample_prompts = ["a red circle"]
@@ -98,6 +100,19 @@ def test_train_runs_a_configuration_with_overrides(fluid, config, tmp_path):
     assert saved.head.options["depth"] == 1
     assert FluidPipeline.from_pretrained(tmp_path / "runs/tiny/model").weights == "ema"
     assert (tmp_path / "runs/tiny/samples/step-00000002.png").is_file()
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_processes_part_once_training_is_over(fluid, config, monkeypatch, is_stopped):
+    """Whether it ends by itself or by SIGTERM: one that ended while connected could take others down with it."""
+    parted = []
+    monkeypatch.setattr(Processes, "leave", lambda processes: parted.append(processes.count))
+    signal = StopSignal()
+    signal.came = is_stopped
+    monkeypatch.setattr("fluid_core.training.trainer.StopSignal", lambda: signal)
+    code, _, _ = fluid("train", config, "training.num_steps=2")
+    assert code == (143 if is_stopped else 0)
+    assert parted == [1]
 
 
 def test_train_resumes_on_request_only(fluid, config, trained):
@@ -251,12 +266,12 @@ def test_a_command_line_that_can_not_be_understood_ends_with_two(fluid, argument
     assert "Usage: " in err
 
 
-def test_the_program_trains_and_samples(config, tmp_path):
+def test_the_program_trains_and_samples(config, warm_start, tmp_path):
     """As a newcomer runs it: two real processes, with exit code 0, and a third that fails in one message."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
     def run(*arguments):
-        command = [sys.executable, "-m", "fluid_core.cli", *map(str, arguments)]
+        command = [warm_start.python, "-m", "fluid_core.cli", *map(str, arguments)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     trained = run("train", config, "training.num_steps=2", "--out", "run")

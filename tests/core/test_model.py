@@ -14,7 +14,7 @@ from fluid_core.errors import IncompatibleComponentsError, InvalidComponentError
 from fluid_core.exchange import TokenLoss, TrainingView
 from fluid_core.model import TrainingBatch
 from fluid_core.text.t5_encoder import example_t5_options
-from fluid_core.training.moving_average import MovingAverage
+from fluid_core.training.step.moving_average import MovingAverage
 
 COMBINATIONS = [("continuous", "random"), ("continuous", "raster"), ("discrete", "random"), ("discrete", "raster")]
 

@@ -110,11 +110,16 @@ class Reader:
     folder: os.PathLike
     site: os.PathLike
 
+    python: str
+    """Starts without the seconds of imports."""
+
     def run(self, *command, **variables):
         """What a command printed, run as a Python module or program by the reader; fails if it fails."""
         environment = os.environ | {"PYTHONPATH": str(self.site), "OMP_NUM_THREADS": "1", "COLUMNS": "200"} | variables
+        # What installs packages asks Python where it is.
+        python = sys.executable if "pip" in command else self.python
         finished = subprocess.run(
-            [sys.executable, *command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            [python, *command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return finished.stdout
@@ -130,11 +135,11 @@ def write_files(guide, folder):
 
 
 @pytest.fixture(scope="module")
-def reader(guide, tmp_path_factory):
+def reader(guide, warm_start, tmp_path_factory):
     """Somebody who has copied all files and installed the packages."""
     folder = tmp_path_factory.mktemp("guide")
     write_files(guide, folder)
-    someone = Reader(folder=folder, site=folder / "site")
+    someone = Reader(folder=folder, site=folder / "site", python=warm_start.python)
     install = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", "site")
     someone.run(*install, *(f"./{package}" for package in PACKAGES), PIP_DISABLE_PIP_VERSION_CHECK="1")
     return someone
@@ -201,7 +206,7 @@ def test_listing_works_without_torch(guide, tmp_path):
     """The plugin modules of the guide load without torch."""
     write_files(guide, tmp_path)
     search_path = os.pathsep.join(str(tmp_path / package / "src") for package in PACKAGES)
-    someone = Reader(folder=tmp_path, site=search_path)
+    someone = Reader(folder=tmp_path, site=search_path, python=sys.executable)
     program = "import sys, fluid_logistic.plugin, my_parts.plugin; print('torch' in sys.modules)"
     assert someone.run("-c", program).strip() == "False"
 

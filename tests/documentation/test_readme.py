@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 
 import pytest
 from typer.main import get_command
@@ -148,10 +147,10 @@ def clone(repository, folder):
             path.write_text(shortened(path.read_text()))
 
 
-def run_python(folder, *arguments):
+def run_python(python, folder, *arguments):
     """Python on a program text and arguments, in a folder."""
     return subprocess.run(
-        [sys.executable, "-c", *map(str, arguments)],
+        [python, "-c", *map(str, arguments)],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"},
         capture_output=True,
@@ -160,24 +159,24 @@ def run_python(folder, *arguments):
     )
 
 
-def run_blocks(document, folder):
+def run_blocks(python, document, folder):
     """Run the Python blocks of a document in a folder, all in one namespace."""
     blocks = [[block.line, block.text] for block in document.code("python") if not block.not_run]
     file = folder / ".blocks.json"
     file.write_text(json.dumps(blocks))
-    return run_python(folder, RUNNER, file, document.name)
+    return run_python(python, folder, RUNNER, file, document.name)
 
 
 @pytest.mark.slow
-def test_python_of_the_readme_runs(readme, repository, tmp_path):
+def test_python_of_the_readme_runs(readme, repository, warm_start, tmp_path):
     """Every Python block runs to its end, after the commands that stand in the README."""
     assert readme.code("python"), "the README shows no Python"
     clone(repository, tmp_path)
     for folder, configuration in runs_made_by(readme).items():
         if (tmp_path / configuration).exists():
-            trained = run_python(tmp_path, TRAIN, configuration, folder)
+            trained = run_python(warm_start.python, tmp_path, TRAIN, configuration, folder)
             assert trained.returncode == 0, trained.stderr
-    finished = run_blocks(readme, tmp_path)
+    finished = run_blocks(warm_start.python, readme, tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
@@ -203,7 +202,7 @@ def test_the_two_commands_are_in_the_readme(readme):
     assert ["make", "test"] in run
 
 
-def test_snippets_of_a_made_up_readme(document, tmp_path):
+def test_snippets_of_a_made_up_readme(document, warm_start, tmp_path):
     """Blocks share one namespace, a block marked as not run is left out, and an error names the line."""
     text = """# Title
 
@@ -225,12 +224,12 @@ raise RuntimeError("this must not run")
     parsed = document.parse(text, name="MADE_UP.md")
     assert [block.line for block in parsed.code("python")] == [4, 9, 15]
     assert parsed.code("python")[1].not_run == "needs a GPU"
-    finished = run_blocks(parsed, tmp_path)
+    finished = run_blocks(warm_start.python, parsed, tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "sum.txt").read_text() == "3"
 
     broken = document.parse(text.replace("sum(numbers)", "sum(letters)"), name="MADE_UP.md")
-    finished = run_blocks(broken, tmp_path)
+    finished = run_blocks(warm_start.python, broken, tmp_path)
     assert finished.returncode != 0
     assert 'File "MADE_UP.md", line 15' in finished.stderr
     assert "NameError: name 'letters' is not defined" in finished.stderr

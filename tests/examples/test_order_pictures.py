@@ -1,7 +1,5 @@
 """The pictures of the orders in the documentation are what the script draws."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,9 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_pictures_are_drawn_and_small(tmp_path):
+def test_pictures_are_drawn_and_small(run_example, tmp_path):
     """Both pictures, with many colours, in less than 100 kB each; the documentation has pictures of the same size."""
-    command = [sys.executable, str(REPOSITORY / "examples/order_pictures.py"), "--out", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+    run_example("order_pictures.py", "--out", tmp_path)
     for name in ("orders.png", "step-sizes.png"):
         drawn = Image.open(tmp_path / name).convert("RGB")
         assert (tmp_path / name).stat().st_size < 100_000

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 import torch
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 
 from fluid_core import FluidConfig
 from fluid_core.configuration import BackboneConfig, ComponentChoice, TrainingConfig, config_to_json
-from fluid_core.training.metrics import OF_THE_MACHINE, read_metrics
+from fluid_core.training.sight.metrics import OF_THE_MACHINE, read_metrics
 
 TRAIN = """
 import sys
@@ -103,19 +104,41 @@ def soak_config(kind: Kind, *, num_steps: int, checkpoint_every: int = 4) -> Flu
     )
 
 
+class Process(Protocol):
+    """What is needed of a process."""
+
+    def poll(self) -> int | None:
+        """The exit code, or nothing."""
+
+    def wait(self) -> int:
+        """The exit code, once there is one."""
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+
+
+def start_python(arguments: list[str], environment: dict[str, str], log: Path) -> Process:
+    """Start Python with arguments; what it prints is added to a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, *arguments], env={**os.environ, **environment}, stdout=file, stderr=file
+        )
+
+
 class Run:
     """The processes of one attempt at a run in `folder`."""
 
-    def __init__(self, config: Path, folder: Path, num_processes: int) -> None:
+    def __init__(self, config: Path, folder: Path, num_processes: int, start: Callable[..., Process]) -> None:
+        script = config.with_name("train.py")
+        script.write_text(TRAIN)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self._log = folder.with_suffix(".log").open("ab")
+        self._log = folder.with_suffix(".log")
         self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", TRAIN, str(config), str(folder)],
-                env={
-                    **os.environ,
+            start(
+                [str(script), str(config), str(folder)],
+                {
                     "OMP_NUM_THREADS": "1",
                     "WORLD_SIZE": str(num_processes),
                     "RANK": str(rank),
@@ -124,8 +147,7 @@ class Run:
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
                 },
-                stdout=self._log,
-                stderr=self._log,
+                self._log,
             )
             for rank in range(num_processes)
         ]
@@ -136,7 +158,7 @@ class Run:
         codes = [process.poll() for process in self._processes]
         if any(code not in (None, 0) for code in codes):
             self.kill(random.Random(0))
-            raise RuntimeError(f"A process ended with {codes}; see {self._log.name}.")
+            raise RuntimeError(f"A process ended with {codes}; see {self._log}.")
         return all(code == 0 for code in codes)
 
     def kill(self, chance: random.Random) -> None:
@@ -146,7 +168,6 @@ class Run:
             time.sleep(chance.choice([0.0, 0.0, 0.05, 0.3]) if len(self._processes) > 1 else 0.0)
         for process in self._processes:
             process.wait()
-        self._log.close()
 
 
 def soak(
@@ -157,18 +178,22 @@ def soak(
     num_steps: int,
     seed: int = 0,
     tell: Callable[[str], None] | None = None,
+    start: Callable[..., Process] = start_python,
 ) -> Report:
-    """Train a run in peace and one that is killed `num_kills` times, below `folder`, and compare them."""
+    """Train a run in peace and one that is killed `num_kills` times, below `folder`, and compare them.
+
+    `start` starts a Python program, as `start_python` does.
+    """
     tell = tell or _say
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.json"
     config.write_text(config_to_json(soak_config(kind, num_steps=num_steps)))
     peaceful, disturbed = folder / "peaceful", folder / "disturbed"
-    _finish(Run(config, peaceful, kind.num_processes))
+    _finish(Run(config, peaceful, kind.num_processes, start))
     chance, report = random.Random(seed), Report()
     for number in range(num_kills):
         before, unfinished = steps_logged(disturbed), _unfinished(disturbed)
-        run = Run(config, disturbed, kind.num_processes)
+        run = Run(config, disturbed, kind.num_processes, start)
         left = num_steps - steps_saved(disturbed)
         moment = _wait_for_a_moment(run, disturbed, chance, left=left, kills_left=num_kills - number)
         if moment == "the run was over":
@@ -184,7 +209,7 @@ def soak(
             f"{kind}: kill {number + 1} while {moment}, step {steps_logged(disturbed)}, newest checkpoint "
             f"{steps_saved(disturbed)}{', one half written' if half else ''}"
         )
-    _finish(Run(config, disturbed, kind.num_processes))
+    _finish(Run(config, disturbed, kind.num_processes, start))
     _compare(peaceful, disturbed, report)
     return report
 

@@ -23,11 +23,18 @@ def soak():
 @pytest.mark.parametrize(
     ("num_processes", "sharding", "num_kills"), [(1, "none", 2), (2, "full", 1)], ids=["one", "two-sharded"]
 )
-def test_a_killed_run_ends_as_if_nothing_had_happened(soak, tmp_path, num_processes, sharding, num_kills):
+def test_a_killed_run_ends_as_if_nothing_had_happened(soak, warm_start, tmp_path, num_processes, sharding, num_kills):
     """Killed with SIGKILL and resumed, it has the losses and weights of a run in peace, to the bit."""
     kind = soak.Kind(num_processes=num_processes, sharding=sharding)
     told = []
-    report = soak.soak(tmp_path / "soak", kind, num_kills=num_kills, num_steps=16, seed=3, tell=told.append)
+
+    def start(arguments, environment, log):
+        with log.open("ab") as file:
+            return warm_start.start(arguments, output=file, environment=environment)
+
+    report = soak.soak(
+        tmp_path / "soak", kind, num_kills=num_kills, num_steps=16, seed=3, tell=told.append, start=start
+    )
     assert sum(report.kills.values()) == num_kills, told
     assert report.same, (report, told)
 
@@ -52,7 +59,7 @@ def run_state(tmp_path):
     import torch
 
     from fluid_core.atomic_files import write_safetensors
-    from fluid_core.training.metrics import MetricsFile
+    from fluid_core.training.sight.metrics import MetricsFile
 
     def write(name, *, weight=0.0, loss=0.0):
         for weights in ("model", "model-raw"):

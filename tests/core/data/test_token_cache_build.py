@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import attrs
@@ -104,7 +101,7 @@ def test_too_little_room_is_noticed_before_anything_is_written(cache_config, mak
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_killed_build_goes_on_where_it_was(cache_config, make_builder, tmp_path):
+def test_a_killed_build_goes_on_where_it_was(cache_config, make_builder, warm_start, tmp_path):
     """Killed by SIGKILL: nothing reads as a cache, finished shards stay untouched, and the end is bit for bit that of a
     build that was never stopped.
     """
@@ -112,9 +109,8 @@ def test_a_killed_build_goes_on_where_it_was(cache_config, make_builder, tmp_pat
     config = cache_config(data=data)
     folder, saved = tmp_path / "killed", tmp_path / "config.json"
     saved.write_text(config_to_json(config))
-    process = subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(saved), str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    with (tmp_path / "printed.txt").open("wb") as file:
+        process = warm_start.start(["-c", BUILD, saved, folder], output=file, environment={"OMP_NUM_THREADS": "1"})
     try:
         while not list(folder.glob("train-00003*.done.json")):
             assert process.poll() is None, "the build ended before it could be killed"

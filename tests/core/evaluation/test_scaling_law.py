@@ -73,13 +73,13 @@ def test_intervals_of_laws_with_a_floor_hold_as_often_as_they_say():
     """The same of exponents and predictions of laws that level off, by profiling."""
     rng = np.random.default_rng(3)
     sizes = np.geomspace(0.3e6, 100e6, 6)
-    exponents, predictions, number = 0, 0, 150
+    exponents, predictions, number = 0, 0, 80
     for _ in range(number):
         values = law(sizes, scale=0.5, exponent=0.5, floor=0.5, noise=0.005, rng=rng)
         exponents += fit_power_law(sizes, values, with_floor=True).exponent_interval.holds(0.5)
         predictions += extrapolate_to_largest(sizes, values, with_floor=True).inside
-    assert exponents / number == pytest.approx(0.95, abs=0.055)
-    assert predictions / number == pytest.approx(0.95, abs=0.055)
+    assert exponents / number == pytest.approx(0.95, abs=0.06)
+    assert predictions / number == pytest.approx(0.95, abs=0.06)
 
 
 def test_sizes_that_say_little_give_wide_intervals():

@@ -196,7 +196,7 @@ def test_two_processes_find_what_one_does(fluid, fluid_in_processes, saved_model
     arguments = ("evaluate", "loss", saved_model, "--data", "shapes", "--images", 10, "--batch-size", 3)
     code, _, err = fluid(*arguments, "--out", tmp_path / "one")
     assert code == 0, err
-    done = fluid_in_processes(2, *arguments, "--out", tmp_path / "two")
+    done = fluid_in_processes(2, *arguments, "--out", tmp_path / "two", cold=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("validation loss") == 1
     one, two = (tmp_path / name / "per-image.safetensors" for name in ("one", "two"))

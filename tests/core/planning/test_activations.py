@@ -8,7 +8,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from fluid_core.configuration import BackboneConfig
 from fluid_core.planning.activations import count_activations
 from fluid_core.planning.skeleton import build_skeleton
-from fluid_core.training.activation_checkpointing import checkpoint_activations, checkpointed_blocks
+from fluid_core.training.step.activation_checkpointing import checkpoint_activations, checkpointed_blocks
 
 NUM_IMAGES = 16
 

@@ -12,7 +12,7 @@ from fluid_core.planning.memory import MemoryModel, memory_model
 from fluid_core.planning.parameter_counts import count_parameters
 from fluid_core.planning.plan import PlanRequest, make_plan
 from fluid_core.planning.skeleton import build_skeleton
-from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.sight.progress import TrainingProgress
 
 
 def test_weights_gradients_moments_and_averages_are_those_of_a_real_run(small_config, tokens_and_order, tmp_path):

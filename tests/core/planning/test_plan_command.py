@@ -55,13 +55,18 @@ def test_the_largest_model_of_the_paper_is_planned_in_seconds(planned, no_networ
 
 def test_what_does_not_fit_gets_advice(planned):
     """Settings that fit, or the plain word that there are none."""
-    width = ('backbone={size="1.1b"}', "tokenizer.options={image_size=256, patch_size=16}", "training.batch_size=16")
+    # A billion parameters in few blocks, which take less time to plan than many.
+    width = (
+        "backbone={width=3072, depth=6, num_heads=24, aligner_depth=1}",
+        "tokenizer.options={image_size=256, patch_size=16}",
+        "training.batch_size=16",
+    )
     printed, data = planned(SMALL, *width, "--gpus", 2, "--gpu", "rtx-3090")
     assert not data["fits"]
     assert data["remedy"]["sharding"] == "full"
     assert data["remedy"]["memory"]["total"] < data["usable_memory"]
     assert "(sharding 'none') does NOT fit. It would with training.sharding = \"full\"" in printed
-    printed, data = planned(SMALL, 'backbone={size="10.5b"}', "--gpu", "l4")
+    printed, data = planned(SMALL, "backbone={width=8192, depth=8, num_heads=64, aligner_depth=1}", "--gpu", "l4")
     assert data["remedy"] is None
     assert "take GPUs with more memory, more GPUs, or a smaller model" in printed
 

@@ -1,9 +1,7 @@
 """Short training runs of a tiny model."""
 
 import io
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +10,7 @@ from rich.console import Console
 
 from fluid_core import FluidConfig, Trainer
 from fluid_core.configuration import ComponentChoice, TokenizerRunConfig, TrainingConfig, config_to_json
-from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.sight.progress import TrainingProgress
 
 SHAPES = ComponentChoice(name="shapes", options={"num_examples": 30, "num_validation_examples": 10})
 
@@ -76,9 +74,9 @@ import sys
 from pathlib import Path
 from fluid_core import Trainer
 from fluid_core.configuration import config_from_json, tokenizer_run_from_json
-from fluid_core.training.tokenizer_trainer import TokenizerTrainer
+from fluid_core.training.tokenizers.trainer import TokenizerTrainer
 
-kind, config, folder, resume = sys.argv[1:]
+config, folder, kind, resume = sys.argv[1:]
 read, trainer = {
     "FluidConfig": (config_from_json, Trainer),
     "TokenizerRunConfig": (tokenizer_run_from_json, TokenizerTrainer),
@@ -88,25 +86,12 @@ trainer(read(Path(config).read_text(), source="test"), folder, resume=resume == 
 
 
 @pytest.fixture(scope="session")
-def train_in_processes() -> Callable[..., str]:
-    """A function that trains a model or a tokenizer through `torchrun` as a user does and returns what was printed."""
+def train_in_processes(run_in_processes) -> Callable[..., str]:
+    """A function that trains a model or a tokenizer through `torchrun` and returns what was printed."""
 
-    def train(
-        config: FluidConfig | TokenizerRunConfig, folder: Any, *, num_processes: int, resume: bool = False
-    ) -> str:
-        folder.parent.mkdir(exist_ok=True)
-        script, saved = folder.parent / "train.py", folder.parent / f"{folder.name}.json"
-        script.write_text(TRAIN)
-        saved.write_text(config_to_json(config))
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        run = subprocess.run(
-            [*start, str(script), type(config).__name__, str(saved), str(folder), "resume" if resume else "new"],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+    def train(config: FluidConfig | TokenizerRunConfig, folder: Any, *, resume: bool = False, **how: Any) -> str:
+        arguments = (type(config).__name__, "resume" if resume else "new")
+        run = run_in_processes(TRAIN, config, folder, *arguments, **how)
         assert run.returncode == 0, run.stderr[-3000:]
         return run.stderr
 
@@ -114,24 +99,21 @@ def train_in_processes() -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def run_in_processes() -> Callable[..., "subprocess.CompletedProcess[str]"]:
-    """A function that runs a program, given the file of a configuration and a folder, in processes of `torchrun`."""
+def run_in_processes(torchrun) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """A function that runs a program, given the file of a configuration and a folder, through `torchrun`."""
 
     def run(
-        program: str, config: FluidConfig, folder: Any, *, num_processes: int
+        program: str,
+        config: FluidConfig | TokenizerRunConfig,
+        folder: Any,
+        *arguments: str,
+        num_processes: int,
+        cold: bool = False,
     ) -> "subprocess.CompletedProcess[str]":
         folder.parent.mkdir(exist_ok=True)
         script, saved = folder.parent / f"{folder.name}.py", folder.parent / f"{folder.name}.json"
         script.write_text(program)
         saved.write_text(config_to_json(config))
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        return subprocess.run(
-            [*start, str(script), str(saved), str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
+        return torchrun(num_processes, script, saved, folder, *arguments, cold=cold)
 
     return run

@@ -9,10 +9,10 @@ from fluid_core.data import ShapesDataset, ShapesOptions
 from fluid_core.data.batches import BatchLoader, ImageBatch
 from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import BatchShare, EncodedBatch, TextFeatures
-from fluid_core.training.metrics import read_metrics
-from fluid_core.training.micro_batches import micro_shares, rows_of
 from fluid_core.training.processes import Processes
-from fluid_core.training.training_step import TrainingStep
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.step.micro_batches import micro_shares, rows_of
+from fluid_core.training.step.training_step import TrainingStep
 
 PAPER_MODELS = [(tokens, order) for tokens in ("continuous", "discrete") for order in ("random", "raster")]
 

@@ -4,15 +4,14 @@ import copy
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from fluid_core.configuration import BackboneConfig, config_to_json
-from fluid_core.training.activation_checkpointing import checkpoint_activations, checkpointed_blocks
-from fluid_core.training.precision import computing_in
+from fluid_core.training.step.activation_checkpointing import checkpoint_activations, checkpointed_blocks
+from fluid_core.training.step.precision import computing_in
 
 PAPER_MODELS = [(tokens, order) for tokens in ("continuous", "discrete") for order in ("random", "raster")]
 FOUR_BLOCKS = BackboneConfig(width=32, depth=4, num_heads=2, aligner_depth=2)
@@ -111,8 +110,8 @@ import json, sys
 import torch
 from fluid_core import FluidModel
 from fluid_core.configuration import config_from_json
-from fluid_core.training.activation_checkpointing import checkpoint_activations
-from fluid_core.training.block_compilation import compile_blocks
+from fluid_core.training.step.activation_checkpointing import checkpoint_activations
+from fluid_core.training.step.block_compilation import compile_blocks
 
 config, kind = config_from_json(sys.argv[1]), sys.argv[2]
 
@@ -155,7 +154,7 @@ print(json.dumps(counts))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "full"])
-def test_compiled_blocks_compute_the_same(kind, small_config):
+def test_compiled_blocks_compute_the_same(kind, small_config, warm_start):
     """Gradients agree, with blocks that forget too. Twelve blocks are one graph; another length adds one, once.
 
     In a process of its own, since the type checks of these tests are nothing that the compiler sees through.
@@ -163,7 +162,7 @@ def test_compiled_blocks_compute_the_same(kind, small_config):
     backbone = BackboneConfig(width=32, depth=12, num_heads=2, aligner_depth=1)
     config = config_to_json(small_config("continuous", "raster", backbone=backbone))
     finished = subprocess.run(
-        [sys.executable, "-c", COMPILED, config, kind],
+        [warm_start.python, "-c", COMPILED, config, kind],
         capture_output=True,
         text=True,
         check=False,

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from fluid_core.configuration import ComponentChoice, TokenizerRunConfig, TokenizerTrainingConfig
 from fluid_core.data.open_batches import open_batches
 from fluid_core.errors import CheckpointMismatchError, TooManySkippedError
-from fluid_core.training.checkpoint import checkpoints
-from fluid_core.training.metrics import read_metrics
+from fluid_core.training.checkpoints.whole import checkpoints
 from fluid_core.training.processes import Processes
-from fluid_core.training.skipped_file import SkippedFile
-from fluid_core.training.tokenizer_trainer import TokenizerTrainer
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.sight.skipped_file import SkippedFile
+from fluid_core.training.tokenizers.trainer import TokenizerTrainer
 
 
 def picture(number, size=24):

@@ -8,7 +8,7 @@ from PIL import Image
 from fluid_core.configuration import ComponentChoice
 from fluid_core.data.batches import ImageBatch
 from fluid_core.exchange import EncodedBatch
-from fluid_core.training.data_warnings import DataWarnings
+from fluid_core.training.run.data_warnings import DataWarnings
 
 
 def findings(images, captions, *, batches=10):

@@ -8,9 +8,9 @@ from fluid_core import assembly
 from fluid_core.assembly import build_model
 from fluid_core.configuration import ComponentChoice
 from fluid_core.exchange import TokenLoss
-from fluid_core.training import sharded_building
-from fluid_core.training.deferred_construction import DeferredConstruction, loose_meta_tensors, meta_tensors
-from fluid_core.training.sharded_building import LaidOutModel
+from fluid_core.training.sharding import building as sharded_building
+from fluid_core.training.sharding.building import LaidOutModel
+from fluid_core.training.sharding.deferred_construction import DeferredConstruction, loose_meta_tensors, meta_tensors
 
 MODELS = {
     "continuous-random": {},

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from fluid_core.errors import OutputError
-from fluid_core.training import disk_space
-from fluid_core.training.disk_space import bytes_written
-from fluid_core.training.metrics import MetricsFile
+from fluid_core.training.run import disk_space
+from fluid_core.training.run.disk_space import bytes_written
+from fluid_core.training.sight.metrics import MetricsFile
 
 
 def test_what_a_run_writes_is_what_was_estimated(run_config, make_trainer, tmp_path):

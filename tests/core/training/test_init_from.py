@@ -9,7 +9,7 @@ from fluid_core import FluidPipeline
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.errors import CheckpointError, CheckpointMismatchError
 from fluid_core.saved_model import load_model
-from fluid_core.training.starting_weights import model_folder
+from fluid_core.training.run.starting_weights import model_folder
 
 FLOW = ComponentChoice(name="gaussian-mixture")
 

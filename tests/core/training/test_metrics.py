@@ -3,7 +3,7 @@
 import pytest
 
 from fluid_core.errors import CheckpointError
-from fluid_core.training.metrics import MetricsFile, read_metrics
+from fluid_core.training.sight.metrics import MetricsFile, read_metrics
 
 
 def test_rows_come_back_in_order(tmp_path):

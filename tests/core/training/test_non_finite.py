@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fluid_core.errors import NonFiniteLossError, OutputError
-from fluid_core.training.metrics import read_metrics
-from fluid_core.training.non_finite import keep_batch, num_left_out
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.step.non_finite import keep_batch, num_left_out
 
 
 def spoil(trainer, steps, how):
@@ -135,7 +135,7 @@ def test_a_full_disk_does_not_hide_the_message(tmp_path, monkeypatch):
     def full(*_):
         raise OutputError("no room")
 
-    monkeypatch.setattr("fluid_core.training.non_finite.write_json", full)
+    monkeypatch.setattr("fluid_core.training.step.non_finite.write_json", full)
     place = keep_batch(tmp_path, step=3, problem="nan", captions=["a"], items=None)
     assert place == "its batch could not be written down (no room)"
     assert os.listdir(tmp_path) == []

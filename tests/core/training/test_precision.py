@@ -7,8 +7,8 @@ from torch import nn
 from fluid_core.configuration import TrainingConfig
 from fluid_core.errors import ConfigurationError
 from fluid_core.exchange import TokenLoss
-from fluid_core.training.metrics import read_metrics
-from fluid_core.training.precision import compute_type, computing_in
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.step.precision import compute_type, computing_in
 
 
 @pytest.mark.parametrize(("tokens", "order"), [("continuous", "random"), ("discrete", "raster")])

@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from fluid_core.training.progress import TrainingProgress
+from fluid_core.training.sight.progress import TrainingProgress
 
 
 def lines_of(num_steps, seconds_left, monkeypatch):

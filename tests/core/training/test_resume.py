@@ -12,10 +12,10 @@ from fluid_core.atomic_files import read_safetensors, write_safetensors
 from fluid_core.configuration import BackboneConfig, ComponentChoice
 from fluid_core.errors import CheckpointError, CheckpointMismatchError, ConfigurationError, FluidError
 from fluid_core.text import example_transformers_options
-from fluid_core.training.checkpoint import Progress, checkpoints, save_checkpoint
-from fluid_core.training.file_records import file_records
-from fluid_core.training.metrics import OF_THE_MACHINE, read_metrics
-from fluid_core.training.same_run import check_same_run
+from fluid_core.training.checkpoints.file_records import file_records
+from fluid_core.training.checkpoints.same_run import check_same_run
+from fluid_core.training.checkpoints.whole import Progress, checkpoints, save_checkpoint
+from fluid_core.training.sight.metrics import OF_THE_MACHINE, read_metrics
 
 
 def without_timing(folder):
@@ -347,7 +347,9 @@ def test_a_checkpoint_that_fails_leaves_the_last_one(trained, monkeypatch):
     """An error while a checkpoint is written removes the half and keeps what was there."""
     trainer, checkpoint = trained
     before = {path: path.read_bytes() for path in checkpoint.iterdir()}
-    monkeypatch.setattr("fluid_core.training.checkpoint.write_json", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        "fluid_core.training.checkpoints.whole.write_json", lambda *_: (_ for _ in ()).throw(OSError("full"))
+    )
     arguments = {"model": trainer.model, "average": trainer.average, "optimizer": trainer.optimizer}
     with pytest.raises(OSError, match="full"):
         save_checkpoint(checkpoint.parent, progress=Progress(step=5, seconds=1.0), keep=1, **arguments)

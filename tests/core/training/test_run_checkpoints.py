@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from fluid_core.errors import CheckpointError, CheckpointMismatchError
-from fluid_core.training.checkpoint import Progress, checkpoints
-from fluid_core.training.file_records import check_files, file_records
-from fluid_core.training.run_checkpoints import RunCheckpoints
+from fluid_core.training.checkpoints.file_records import check_files, file_records
+from fluid_core.training.checkpoints.run_checkpoints import RunCheckpoints
+from fluid_core.training.checkpoints.whole import Progress, checkpoints
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import torch
 
 from fluid_core.configuration import BackboneConfig
 from fluid_core.errors import MissingPackageError
-from fluid_core.training import run_figures
-from fluid_core.training.device_peak import known_peak, peak_flops
-from fluid_core.training.event_files import EventFiles
-from fluid_core.training.memory_in_use import memory_in_use
-from fluid_core.training.metrics import read_metrics
-from fluid_core.training.model_flops import training_flops
-from fluid_core.training.run_figures import RunFigures
+from fluid_core.training.sight import figures as run_figures
+from fluid_core.training.sight.device_peak import known_peak, peak_flops
+from fluid_core.training.sight.event_files import EventFiles
+from fluid_core.training.sight.figures import RunFigures
+from fluid_core.training.sight.memory_in_use import memory_in_use
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.sight.model_flops import training_flops
 
 CPU = torch.device("cpu")
 

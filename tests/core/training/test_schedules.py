@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from fluid_core.configuration import TrainingConfig
-from fluid_core.training.learning_rate import learning_rate_factor
-from fluid_core.training.moving_average import MovingAverage
-from fluid_core.training.optimizer import build_optimizer
+from fluid_core.training.step.learning_rate import learning_rate_factor
+from fluid_core.training.step.moving_average import MovingAverage
+from fluid_core.training.step.optimizer import build_optimizer
 
 
 def factors(schedule, num_steps=10, warmup_steps=4):

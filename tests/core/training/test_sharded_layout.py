@@ -8,13 +8,13 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from fluid_core.backbone.sizes import SIZES
 from fluid_core.configuration import BackboneConfig, ComponentChoice, TrainingConfig
-from fluid_core.training.divided_tensors import local
-from fluid_core.training.moving_average import MovingAverage
-from fluid_core.training.optimizer import build_optimizer
+from fluid_core.training.checkpoints.sharded import state_to_save
 from fluid_core.training.processes import Processes
-from fluid_core.training.sharded_building import LaidOutModel
-from fluid_core.training.sharded_checkpoint import state_to_save
-from fluid_core.training.sharding import Sharding, shard_model
+from fluid_core.training.sharding.building import LaidOutModel
+from fluid_core.training.sharding.divided_tensors import local
+from fluid_core.training.sharding.fully_shard import Sharding, shard_model
+from fluid_core.training.step.moving_average import MovingAverage
+from fluid_core.training.step.optimizer import build_optimizer
 
 NUM_PROCESSES = 256
 NUM_REPLICAS = 8

@@ -4,10 +4,7 @@ Starting processes takes longer than these runs, so each start does several of t
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import attrs
 import pytest
@@ -17,9 +14,9 @@ from safetensors.torch import load_file
 from fluid_core import FluidPipeline
 from fluid_core.configuration import BackboneConfig, ComponentChoice, TrainingConfig, config_to_json
 from fluid_core.errors import ConfigurationError
-from fluid_core.training.metrics import OF_THE_MACHINE, read_metrics
 from fluid_core.training.processes import Processes
-from fluid_core.training.run_model import open_sharding
+from fluid_core.training.run.model import open_sharding
+from fluid_core.training.sight.metrics import OF_THE_MACHINE, read_metrics
 
 RUN_JOBS = """
 import json
@@ -30,7 +27,7 @@ import torch
 
 from fluid_core import Trainer
 from fluid_core.configuration import config_from_json
-from fluid_core.training.divided_tensors import local, whole
+from fluid_core.training.sharding.divided_tensors import local, whole
 
 for job in json.loads(Path(sys.argv[1]).read_text()):
     config = config_from_json(Path(job["config"]).read_text(), source="test")
@@ -49,7 +46,7 @@ trainer.processes.leave()
 
 
 @pytest.fixture(scope="module")
-def run_jobs(tmp_path_factory):
+def run_jobs(torchrun, tmp_path_factory):
     """A function that does (configuration, folder, whether to resume) one after the other in so many processes."""
 
     def run(jobs, *, num_processes):
@@ -60,15 +57,7 @@ def run_jobs(tmp_path_factory):
             (place / f"{index}.json").write_text(config_to_json(config))
             listed.append({"config": str(place / f"{index}.json"), "folder": str(folder), "resume": resume})
         (place / "jobs.json").write_text(json.dumps(listed))
-        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        done = subprocess.run(
-            [*start, str(script), str(place / "jobs.json")],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=280,
-            check=False,
-        )
+        done = torchrun(num_processes, script, place / "jobs.json")
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stderr
 

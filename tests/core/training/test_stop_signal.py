@@ -13,9 +13,9 @@ import torch
 
 from fluid_core.configuration import config_to_json
 from fluid_core.errors import RunStoppedError
-from fluid_core.training.checkpoint import checkpoints
-from fluid_core.training.metrics import OF_THE_MACHINE, read_metrics
-from fluid_core.training.stop_signal import StopSignal
+from fluid_core.training.checkpoints.whole import checkpoints
+from fluid_core.training.run.stop_signal import StopSignal
+from fluid_core.training.sight.metrics import OF_THE_MACHINE, read_metrics
 
 
 def rows(folder):

@@ -22,7 +22,7 @@ from fluid_core.data.token_cache.progress import CacheProgress
 from fluid_core.errors import CheckpointMismatchError
 from fluid_core.evaluation.validation_loss import validation_loss
 from fluid_core.training.cache_building import cache_builder
-from fluid_core.training.metrics import OF_THE_MACHINE, read_metrics
+from fluid_core.training.sight.metrics import OF_THE_MACHINE, read_metrics
 
 SETTINGS = {"num_steps": 6, "checkpoint_every": 3, "num_validation_images": 4, "num_fit_images": 12}
 

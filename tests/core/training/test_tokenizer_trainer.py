@@ -33,11 +33,11 @@ from fluid_core.errors import (
     UnknownComponentError,
 )
 from fluid_core.keyed_random import KeyedRandom
-from fluid_core.training.metrics import read_metrics
-from fluid_core.training.perceptual import perceptual_distance
 from fluid_core.training.processes import Processes
-from fluid_core.training.reconstructions import mean_psnr
-from fluid_core.training.tokenizer_trainer import TokenizerTrainer
+from fluid_core.training.sight.metrics import read_metrics
+from fluid_core.training.tokenizers.perceptual import perceptual_distance
+from fluid_core.training.tokenizers.reconstructions import mean_psnr
+from fluid_core.training.tokenizers.trainer import TokenizerTrainer
 
 SIZE = 16
 ARCHITECTURE = {
@@ -489,7 +489,7 @@ def compare_runs(one, other):
 
 def test_fewer_images_than_processes_are_refused(monkeypatch, make_tokenizer_trainer, tmp_path):
     """Every process needs a row of the batch; nothing is written before that is known."""
-    monkeypatch.setattr("fluid_core.training.tokenizer_trainer.Processes.join", lambda: Processes(rank=0, count=5))
+    monkeypatch.setattr("fluid_core.training.tokenizers.trainer.Processes.join", lambda: Processes(rank=0, count=5))
     with pytest.raises(ConfigurationError, match="found 4 images for 5 processes"):
         make_tokenizer_trainer(run_config("kl"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

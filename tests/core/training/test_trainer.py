@@ -23,7 +23,7 @@ from fluid_core.errors import (
 )
 from fluid_core.evaluation.validation_loss import validation_loss
 from fluid_core.exchange import TokenLoss
-from fluid_core.training.metrics import read_metrics
+from fluid_core.training.sight.metrics import read_metrics
 
 PROMPTS = ("a red circle", "two blue squares")
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from fluid_core.configuration import ComponentChoice, TrainingConfig
 from fluid_core.errors import InvalidComponentError
-from fluid_core.training.optimizer import build_optimizer, decayed_parameters
+from fluid_core.training.step.optimizer import build_optimizer, decayed_parameters
 
 IN_BLOCKS = {
     "self_attention.qkv.weight",
