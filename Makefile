@@ -33,7 +33,7 @@ demo: $(STAMP) ## draw with the trained model that comes along, train a small Fl
 	$(BIN)/python examples/demo.py --out runs/demo
 
 test: $(STAMP) ## all tests
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-gpu: $(STAMP) ## the tests that need a CUDA device (and a torch that was built for it)
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/heads/kernels/test_on_gpu.py
@@ -45,7 +45,7 @@ check: $(STAMP) ## style, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES:%=%/src) $(EXAMPLE_PACKAGES:%=%/src)
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 format: $(STAMP) ## bring all code into shape
 	$(BIN)/ruff check --fix .

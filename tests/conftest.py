@@ -1,5 +1,6 @@
 """How tests of all areas start programs."""
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -8,7 +9,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import first_calls
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """What all the imports made stays: looking through it for garbage takes half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Types are checked in the first calls of every test."""
+    first_calls.begin_anew()
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +30,9 @@ def warm_start(tmp_path_factory) -> Iterator:
     place = importlib.util.spec_from_file_location("warm_start", Path(__file__).with_name("warm_start.py"))
     module = importlib.util.module_from_spec(place)
     place.loader.exec_module(module)
-    started = module.WarmStart(tmp_path_factory.mktemp("warm"))
+    # The processes of one call of pytest share a folder, in which each has one.
+    place = tmp_path_factory.getbasetemp()
+    started = module.WarmStart((place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "warm")
     yield started
     started.close()
 

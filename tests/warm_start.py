@@ -6,12 +6,14 @@ other copies is the seed of hashes.
 
 Run as a program this file is the process that is copied. It listens on a socket for requests: one line of JSON, and
 the three files that the program reads and prints to. It answers with the number of the process, and with its exit
-code at the end. Whoever hangs up kills the program. `WarmStart` starts programs so itself, and has an executable,
-`WarmStart.python`, that takes the place of `sys.executable`.
+code at the end. Whoever hangs up kills the program. It lives as long as somebody holds a connection without a request.
+`WarmStart` starts programs so itself, and has an executable, `WarmStart.python`, that takes the place of
+`sys.executable`.
 """
 
 import atexit
 import gc
+import itertools
 import json
 import os
 import random
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 PRELOADED = (
+    "diffusers.models.autoencoders.autoencoder_kl",
     "torch._dynamo",
     "torch.distributed.fsdp",
     "torch.distributed.launcher.api",
@@ -115,28 +118,51 @@ class Program:
 
 
 class WarmStart:
-    """Starts programs from a process that is kept for all tests. Its files are in `folder`."""
+    """Starts programs from a process that is kept for all tests.
+
+    Whoever uses the same folder uses the same process, as long as one of them does.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._address = folder / "socket"
-        self.python = str(folder / "python")
-        Path(self.python).write_text(EXECUTABLE.format(python=sys.executable, address=str(self._address)))
-        Path(self.python).chmod(0o755)
-        self._server = subprocess.Popen(
-            [sys.executable, __file__, str(self._address), self.python],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        ends = time.monotonic() + 120.0
-        while not self._address.exists():
-            assert self._server.poll() is None, "the process to be copied did not start"
-            assert time.monotonic() < ends, "the process to be copied does not answer"
-            time.sleep(0.01)
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count():
+            place = folder / str(number)
+            self.python, self._address = str(place / "python"), str(place / "socket")
+            with suppress(FileExistsError):
+                place.mkdir()
+                self._start_process(place)
+            if self._hold():
+                break
 
     def close(self) -> None:
-        """End the process, and with it whatever is still running."""
-        self._server.terminate()
-        self._server.wait()
+        """Without anybody else who uses it the process ends, and with it whatever is still running."""
+        self._held.close()
+
+    def _start_process(self, place: Path) -> None:
+        Path(self.python).write_text(EXECUTABLE.format(python=sys.executable, address=self._address))
+        Path(self.python).chmod(0o755)
+        with (place / "printed.txt").open("wb") as printed:
+            subprocess.Popen(
+                [sys.executable, __file__, self._address, self.python],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def _hold(self) -> bool:
+        """Whether the process is there and will stay."""
+        ends = time.monotonic() + 200.0
+        while not Path(self._address).exists():
+            assert time.monotonic() < ends, f"nobody listens at {self._address}; see printed.txt beside it"
+            time.sleep(0.02)
+        self._held = socket.socket(socket.AF_UNIX)
+        try:
+            self._held.connect(self._address)
+            self._held.sendall(b"\n")
+            return self._held.recv(1) == b"\n"
+        except OSError:
+            return False
 
     def start(
         self,
@@ -157,7 +183,7 @@ class WarmStart:
             "environment": {**os.environ, **(environment or {})},
         }
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(self._address))
+        connection.connect(self._address)
         line = (json.dumps(request) + "\n").encode()
         with open(os.devnull) as nothing:
             socket.send_fds(connection, [line[:1]], [nothing.fileno(), output.fileno(), output.fileno()])
@@ -168,26 +194,18 @@ class WarmStart:
 def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """Copy this process as often as it is asked to. Returns in copies alone: what they shall do, and their files."""
     running: dict[int, socket.socket] = {}
+    held: set[socket.socket] = set()
     ready, woken = socket.socketpair()
     for one in (ready, woken):
         one.setblocking(False)
     signal.set_wakeup_fd(woken.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    def end(*_: object) -> None:
-        for process in running:
-            os.kill(process, signal.SIGKILL)
-        os._exit(0)
-
-    signal.signal(signal.SIGTERM, end)
-    parent = os.getppid()
     with selectors.DefaultSelector() as selector:
         for one in (listener, ready):
             selector.register(one, selectors.EVENT_READ)
         while True:
-            events = [key.fileobj for key, _ in selector.select(1.0)]
-            if os.getppid() != parent:
-                end()
+            events = [key.fileobj for key, _ in selector.select()]
             if ready in events:
                 ready.recv(4096)
             for process in list(running):
@@ -202,9 +220,21 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 if connection in events:
                     # Nobody says anything to a program that runs: this is the end of the connection.
                     os.kill(process, signal.SIGKILL)
+            for connection in held.intersection(events):
+                selector.unregister(connection)
+                held.remove(connection)
+                if not held:
+                    for process in running:
+                        os.kill(process, signal.SIGKILL)
+                    os._exit(0)
             if listener in events:
                 connection, _ = listener.accept()
                 text, files, *_ = socket.recv_fds(connection, 1, 3)
+                if not files:
+                    connection.sendall(text)
+                    held.add(connection)
+                    selector.register(connection, selectors.EVENT_READ)
+                    continue
                 with connection.makefile("rb") as lines:
                     request = json.loads(text + lines.readline())
                 process = os.fork()
@@ -221,8 +251,7 @@ def serve(listener: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def become(request: dict[str, Any], files: list[int], executable: str) -> NoReturn:
     """Be the program that was asked for, to its end."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for descriptor, file in enumerate(files):
         os.dup2(file, descriptor)
         os.close(file)

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel ahead of time, for two generations of GPUs, on a machine that needs none.
 
-Command:   python examples/benchmarks/compile_kernels.py [--write-docs] [--json FILE]
+Command:   python examples/benchmarks/compile_kernels.py [--few] [--write-docs] [--json FILE]
 Shows:     registers, spills and shared memory of every kernel, for the shapes of the paper's heads
 Runtime:   one to three minutes on one core
 Expected:  no spills, and shared memory within the chip's limit, for all rows; the exit status is 1 otherwise
@@ -12,6 +12,7 @@ are taken to be aligned to 16 bytes and sizes that divide by 16 to do so, as Tri
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -136,56 +137,56 @@ def reverse_step_cases() -> Iterator[Case]:
             )
 
 
-def vocabulary_cases() -> Iterator[Case]:
+def vocabulary_cases(*, few: bool) -> Iterator[Case]:
     """Width 1024, both vocabularies, few and many tokens, both precisions of weights; and the second kernel."""
-    for vocabulary in (8192, 16384):
-        for num_tokens in (1, 16, 256):
-            tiling = VocabularyTiling.choose(num_tokens, vocabulary)
-            for precision, pointer in TYPES.items():
-                for guided, random in ((True, True), (False, False)):
-                    yield Case(
-                        kernel=vocabulary_kernel,
-                        shape=f"{num_tokens} token{'s' if num_tokens > 1 else ''}, {vocabulary} ids, {precision}, "
-                        f"{'guided' if guided else 'likeliest'}",
-                        pointers={
-                            **dict.fromkeys(("condition_pointer", "negative_pointer", "scale_pointer"), "*fp32"),
-                            **dict.fromkeys(("weight_pointer", "bias_pointer"), pointer),
-                            "keys_pointer": "*i64",
-                            "best_pointer": "*fp32",
-                            "best_id_pointer": "*i32",
-                        },
-                        sizes={
-                            "num_tokens": num_tokens,
-                            "vocabulary": vocabulary,
-                            "width": 1024,
-                            "draw": 3,
-                            "num_splits": tiling.num_splits,
-                        },
-                        numbers=("temperature",),
-                        constants={
-                            "GUIDED": guided,
-                            "RANDOM": random,
-                            "HIDDEN_IN_TWO": precision != "float32",
-                            "PRECISION": "tf32x3",
-                            "BLOCK_TOKENS": tiling.block_tokens,
-                            "BLOCK_IDS": tiling.block_ids,
-                            "BLOCK_WIDTH": tiling.block_width,
-                        },
-                        options={
-                            "num_warps": tiling.num_warps,
-                            "num_stages": tiling.num_stages,
-                            "maxnreg": MOST_REGISTERS,
-                        },
-                    )
-            yield Case(
-                kernel=best_of_splits_kernel,
-                shape=f"{num_tokens} token{'s' if num_tokens > 1 else ''}, {vocabulary} ids",
-                pointers={"best_pointer": "*fp32", "best_id_pointer": "*i32", "id_pointer": "*i64"},
-                sizes={"num_tokens": num_tokens, "num_splits": tiling.num_splits, "vocabulary": vocabulary},
-                numbers=(),
-                constants={"BLOCK_SPLITS": triton.next_power_of_2(tiling.num_splits)},
-                options={"num_warps": 1},
-            )
+    every = itertools.product((8192, 16384), (1, 16, 256))
+    for vocabulary, num_tokens in ((8192, 1), (8192, 16), (16384, 256)) if few else every:
+        tiling = VocabularyTiling.choose(num_tokens, vocabulary)
+        for precision, pointer in TYPES.items():
+            for guided, random in ((True, True), (False, False)):
+                yield Case(
+                    kernel=vocabulary_kernel,
+                    shape=f"{num_tokens} token{'s' if num_tokens > 1 else ''}, {vocabulary} ids, {precision}, "
+                    f"{'guided' if guided else 'likeliest'}",
+                    pointers={
+                        **dict.fromkeys(("condition_pointer", "negative_pointer", "scale_pointer"), "*fp32"),
+                        **dict.fromkeys(("weight_pointer", "bias_pointer"), pointer),
+                        "keys_pointer": "*i64",
+                        "best_pointer": "*fp32",
+                        "best_id_pointer": "*i32",
+                    },
+                    sizes={
+                        "num_tokens": num_tokens,
+                        "vocabulary": vocabulary,
+                        "width": 1024,
+                        "draw": 3,
+                        "num_splits": tiling.num_splits,
+                    },
+                    numbers=("temperature",),
+                    constants={
+                        "GUIDED": guided,
+                        "RANDOM": random,
+                        "HIDDEN_IN_TWO": precision != "float32",
+                        "PRECISION": "tf32x3",
+                        "BLOCK_TOKENS": tiling.block_tokens,
+                        "BLOCK_IDS": tiling.block_ids,
+                        "BLOCK_WIDTH": tiling.block_width,
+                    },
+                    options={
+                        "num_warps": tiling.num_warps,
+                        "num_stages": tiling.num_stages,
+                        "maxnreg": MOST_REGISTERS,
+                    },
+                )
+        yield Case(
+            kernel=best_of_splits_kernel,
+            shape=f"{num_tokens} token{'s' if num_tokens > 1 else ''}, {vocabulary} ids",
+            pointers={"best_pointer": "*fp32", "best_id_pointer": "*i32", "id_pointer": "*i64"},
+            sizes={"num_tokens": num_tokens, "num_splits": tiling.num_splits, "vocabulary": vocabulary},
+            numbers=(),
+            constants={"BLOCK_SPLITS": triton.next_power_of_2(tiling.num_splits)},
+            options={"num_warps": 1},
+        )
 
 
 def compiled(case: Case, capability: int) -> CompiledKernel:
@@ -233,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write-docs", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--few", action="store_true", help="every kernel and kind of shape, but not all together")
     arguments = parser.parse_args()
     knobs.nvidia.dump_ptxas_log = True
     torch.set_num_threads(1)
@@ -240,7 +242,7 @@ def main() -> None:
     found: list[CompiledKernel] = []
     with tempfile.TemporaryDirectory() as cache:
         knobs.cache.dir = cache
-        for case in (*modulated_norm_cases(), *reverse_step_cases(), *vocabulary_cases()):
+        for case in (*modulated_norm_cases(), *reverse_step_cases(), *vocabulary_cases(few=arguments.few)):
             found += [compiled(case, capability) for capability in SHARED_MEMORY_LIMIT]
 
     header = ("kernel", "shape", "chip", "registers", "spilled bytes", "shared memory", "of its limit")

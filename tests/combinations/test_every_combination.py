@@ -21,6 +21,7 @@ from fluid_core.protocols import LearnsFromImages
 
 CATALOG = installed_components()
 NUM_FIT_IMAGES = 32
+SMALL = {"image_size": 16}
 PROMPTS = ("a red circle", "a blue square above a green triangle")
 
 
@@ -65,11 +66,11 @@ def trained(request, tmp_path_factory):
 
 
 def configuration(tokenizer: str, head: str, order: str, folder) -> FluidConfig:
-    """A configuration as a file would have it; options are the examples of the declarations."""
+    """A configuration as a file would have it; options are the examples of the declarations, for small pictures."""
 
     def choice(kind: str, name: str) -> ComponentChoice:
-        options = CATALOG.find(kind, name).example_options(folder)
-        return ComponentChoice(name=name, options=unstructure(options))
+        options = unstructure(CATALOG.find(kind, name).example_options(folder))
+        return ComponentChoice(name=name, options={**options, **SMALL} if SMALL.keys() <= options.keys() else options)
 
     return FluidConfig(
         tokenizer=choice("tokenizer", tokenizer),

@@ -66,14 +66,14 @@ def target() -> Tensor:
     return torch.randn(5, CHANNELS, generator=generator(4))
 
 
-def test_defaults_are_the_papers_network_and_a_fifth_of_its_steps() -> None:
-    """Six blocks of the backbone's width. 20 quadratic steps do as well (docs/heads.md) as the 100 even ones."""
+def test_defaults_are_the_papers_network_and_a_quarter_of_its_steps() -> None:
+    """Six blocks of the backbone's width. 25 quadratic steps do as well (docs/heads.md) as the 100 even ones."""
     context = HeadContext(token_space=SPACE, width=WIDTH, token_embedding=SPACE.embedding(WIDTH))
     component = next(c for c in fluid_register_heads() if c.name == "diffusion")
     head = component.build(component.options(), context)
     assert len(head.network.blocks) == 6
     assert head.network.input_projection.out_features == WIDTH
-    assert head.sampler(SamplerSettings()).num_steps == 20
+    assert head.sampler(SamplerSettings()).num_steps == 25
     assert (head.options.spacing, DiffusionOptions.predecessor().spacing) == ("quadratic", "even")
     assert DiffusionOptions.predecessor().num_sampling_steps == 100
     assert {"network.input_projection.weight", "network.blocks.5.modulation.bias"} <= set(head.state_dict())
@@ -340,7 +340,7 @@ def test_requests_without_meaning_are_refused(head: DiffusionHead, condition: Te
         {"num_sampling_steps": 0},
         {"num_sampling_steps": 1001},
         {"first_timestep": 1000},
-        {"first_timestep": 18},
+        {"first_timestep": 23},
         {"token_limit": 0.0},
         {"token_limit": float("inf")},
         {"token_scale": 0},

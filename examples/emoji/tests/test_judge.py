@@ -166,9 +166,9 @@ def test_training_repeats_and_is_kept_on_disk(made_up_folder, tmp_path):
 def test_training_learns(made_up_folder):
     """The running loss of a short training falls with every line, and by much."""
     lines = []
-    train_detector(description(num_steps=200), str(made_up_folder), lines.append)
+    train_detector(description(num_steps=150), str(made_up_folder), lines.append)
     losses = [float(re.search(r"loss ([\d.]+)", line).group(1)) for line in lines]
-    assert len(losses) == 4
+    assert len(losses) == 3
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.6 * losses[0]
 

@@ -16,8 +16,7 @@ def test_two_processes_train_the_model_of_one(tokens, order, run_config, make_tr
     """Weights, averages and logged losses agree, for a batch that does not divide evenly; then one process goes on."""
     config = run_config(tokens, order, batch_size=5, num_validation_images=4, checkpoint_every=2)
     make_trainer(config, tmp_path / "one").train()
-    # Once without anything that the processes could share.
-    told = train_in_processes(config, tmp_path / "two", num_processes=2, cold=order == "raster")
+    told = train_in_processes(config, tmp_path / "two", num_processes=2)
     assert told.count("validation loss") == 2, "one process alone speaks"
     for weights in ("model", "model-raw"):
         expected = load_file(tmp_path / "one" / weights / "model.safetensors")

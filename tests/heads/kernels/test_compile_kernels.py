@@ -17,7 +17,13 @@ def rows(tmp_path_factory):
     file = tmp_path_factory.mktemp("compiled") / "rows.json"
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     finished = subprocess.run(
-        [sys.executable, str(REPOSITORY / "examples" / "benchmarks" / "compile_kernels.py"), "--json", str(file)],
+        [
+            sys.executable,
+            str(REPOSITORY / "examples" / "benchmarks" / "compile_kernels.py"),
+            "--few",
+            "--json",
+            str(file),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from fluid_core.exchange import Guidance, SamplerBackend, SamplerSettings, Sampl
 from fluid_core.token_space import ContinuousTokens, Grid
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.diffusion.head import DiffusionHead
-from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps
+from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps, spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
 from fluid_heads.kernels import launching
 from fluid_heads.kernels.cuda_denoiser import CudaNetwork
@@ -57,7 +57,7 @@ def make_head(**options):
 def make_loop(head, num_steps, **settings):
     """The loop of kernels for a head."""
     options = head.options
-    timesteps = evenly_spaced_timesteps(num_steps, first_timestep=options.first_timestep)
+    timesteps = spaced_timesteps(options.spacing, num_steps, first_timestep=options.first_timestep)
     return CudaReverseLoop(
         CudaNetwork(head.network),
         schedule=NoiseSchedule.cosine(timesteps),
