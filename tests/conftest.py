@@ -19,6 +19,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Extensions complain of what nobody took apart."""
+    gc.unfreeze()
+
+
 def pytest_runtest_setup() -> None:
     """Types are checked in the first calls of every test."""
     first_calls.begin_anew()

@@ -128,6 +128,9 @@ class WarmStart:
         for number in itertools.count():
             place = folder / str(number)
             self.python, self._address = str(place / "python"), str(place / "socket")
+            assert len(self._address) < 100, (
+                f"no socket can have a path as long as {self._address}: choose a --basetemp"
+            )
             with suppress(FileExistsError):
                 place.mkdir()
                 self._start_process(place)
