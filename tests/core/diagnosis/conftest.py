@@ -1,6 +1,5 @@
 """Evidence made of real pictures on both sides, and ways to spoil the drawn side."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from torch import Tensor
 from fluid_core import FluidPipeline
 from fluid_core.assembly import build_dataset
 from fluid_core.catalog import installed_components
-from fluid_core.cli import main
 from fluid_core.configuration import ComponentChoice, config_to_json
 from fluid_core.data.numbered_items import NumberedItems
 from fluid_core.diagnosis.evidence import DrawnPictures, Evidence, RealPictures
@@ -124,18 +122,3 @@ def saved_model(small_model, small_config, tmp_path_factory) -> Path:
     (run / "config.json").write_text(config_to_json(small_config(data=SHAPES)))
     FluidPipeline(small_model(), weights="ema").save_pretrained(run / "model")
     return run / "model"
-
-
-@pytest.fixture
-def fluid(monkeypatch, capsys, tmp_path) -> Callable[..., tuple[int, str, str]]:
-    """A function that runs the program in this process, in `tmp_path`: exit code, output and error output."""
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["fluid", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
