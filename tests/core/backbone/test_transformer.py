@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from fluid_core.backbone.sizes import BackboneShape
 from fluid_core.backbone.transformer import Transformer
@@ -114,6 +115,31 @@ def test_some_rows_of_a_canvas_are_those_of_the_whole(rows, depth):
     whole = transformer(rows, text, causal=False)
     expected = torch.stack([whole[index, positions[index]] for index in range(2)])
     torch.testing.assert_close(transformer.at(rows, text, positions), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_chosen_rows_are_those_of_the_whole_and_cost_less(rows, depth):
+    """Any number of rows of each canvas: hidden vectors and gradients of the whole pass, for less work."""
+    torch.manual_seed(1)
+    transformer = Transformer(BackboneShape(width=32, depth=depth, num_heads=4))
+    states, mask = torch.randn(2, 5, 32), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    numbers = torch.tensor([1, 4, 5, 8, LENGTH + 7])
+    ways = {
+        "whole": lambda: transformer(rows, transformer.text(states, mask), causal=False).flatten(0, 1)[numbers],
+        "chosen": lambda: transformer(rows, transformer.text(states, mask), causal=False, numbers=numbers),
+    }
+    hidden, gradients, flops = {}, {}, {}
+    for name, way in ways.items():
+        with FlopCounterMode(display=False) as counter:
+            hidden[name] = way()
+        flops[name] = counter.get_total_flops()
+        gradients[name] = torch.autograd.grad(hidden[name].square().sum(), list(transformer.parameters()))
+    torch.testing.assert_close(hidden["chosen"], hidden["whole"], atol=1e-5, rtol=1e-5)
+    for chosen, whole in zip(gradients["chosen"], gradients["whole"], strict=True):
+        torch.testing.assert_close(chosen, whole, atol=1e-4, rtol=1e-4)
+    # Per row not chosen: both outputs and the queries to the text, and the two layers of the MLP.
+    saved = 2 * (2 * LENGTH - len(numbers)) * (3 + 2 * 4) * 32 * 32
+    assert flops["whole"] - flops["chosen"] == saved
 
 
 @pytest.mark.parametrize("depth", [1, 3])

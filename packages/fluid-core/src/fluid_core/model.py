@@ -258,7 +258,7 @@ class FluidModel(nn.Module):
             predicted = view.predicted()
             rows = self.token_embedding.canvas(tokens, ~predicted)
             chosen = predicted.flatten().nonzero().squeeze(1)
-            hidden = self.transformer(rows, text, causal=False).flatten(0, 1)[chosen]
+            hidden = self.transformer(rows, text, causal=False, numbers=chosen)
         # Whatever the backbone multiplies in, losses are those of single precision, for every head.
         hidden, outside_autocast = single_precision(hidden)
         with outside_autocast:

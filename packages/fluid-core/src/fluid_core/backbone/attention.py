@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from fluid_core.backbone.chosen_rows import ChosenRows
 from fluid_core.backbone.key_value_cache import KeyValueCache
 from fluid_core.backbone.linear import Linear
 from fluid_core.backbone.next_rows import NextRows
@@ -43,6 +44,18 @@ class SelfAttention(nn.Module):
         (queries,) = self._project(x[batch, positions], first=0, count=1)
         keys, values = self._project(x, first=1, count=2)
         return self._join(F.scaled_dot_product_attention(queries, keys, values))
+
+    def bidirectional_chosen(
+        self, x: Float[Tensor, "batch rows width"], chosen: ChosenRows
+    ) -> Float[Tensor, "chosen width"]:
+        """As `bidirectional`, with outputs of the chosen rows alone.
+
+        Queries of the others are computed: a part of the weights by itself would cost training more than it saves.
+        """
+        queries, keys, values = self._project(x)
+        heads = F.scaled_dot_product_attention(queries, keys, values)
+        joined: Tensor = self.output(chosen.take(heads.transpose(1, 2).flatten(2)))
+        return joined
 
     def causal(self, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
         """Every row sees itself and the rows before it."""
@@ -115,9 +128,13 @@ class CrossAttention(nn.Module):
         keys, values = split.unbind(0)
         return TextKeysValues(keys, values, mask[:, None, None, :])
 
-    def forward(self, x: Float[Tensor, "batch rows width"], text: TextKeysValues) -> Float[Tensor, "batch rows width"]:
-        """What each row learns from the text."""
-        queries = self.queries(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def forward(
+        self, x: Float[Tensor, "*rows width"], text: TextKeysValues, chosen: ChosenRows | None = None
+    ) -> Float[Tensor, "*rows width"]:
+        """What each row learns from the text. Rows are (batch, rows), or one list of the `chosen` ones."""
+        queries = self.queries(x) if chosen is None else chosen.put(self.queries(x))
+        queries = queries.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         heads = F.scaled_dot_product_attention(queries, text.keys, text.values, attn_mask=text.mask)
-        joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
+        heads = heads.transpose(1, 2).flatten(2)
+        joined: Tensor = self.output(heads if chosen is None else chosen.take(heads))
         return joined

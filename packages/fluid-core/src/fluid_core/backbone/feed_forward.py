@@ -15,7 +15,7 @@ class FeedForward(nn.Module):
         self.hidden = Linear(width, hidden_width)
         self.output = Linear(hidden_width, width)
 
-    def forward(self, x: Float[Tensor, "batch rows width"]) -> Float[Tensor, "batch rows width"]:
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
         """Rows of the same width."""
         transformed: Tensor = self.output(F.gelu(self.hidden(x), approximate="tanh"))
         return transformed

@@ -5,12 +5,14 @@ Pre-normalisation, biases and GELU are our choices; the paper does not state the
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fluid_core.backbone.attention import CrossAttention, SelfAttention, TextKeysValues
+from fluid_core.backbone.chosen_rows import ChosenRows
 from fluid_core.backbone.feed_forward import FeedForward
 from fluid_core.backbone.key_value_cache import KeyValueCache
 from fluid_core.backbone.layer_norm import layer_norm
@@ -38,24 +40,28 @@ class TransformerBlock(nn.Module):
         text: TextKeysValues,
         attend: Callable[[Tensor], Tensor],
         wanted: Callable[[Tensor], Tensor] | None = None,
-    ) -> Float[Tensor, "texts some_rows width"]:
+        chosen: ChosenRows | None = None,
+    ) -> Float[Tensor, "*some_rows width"]:
         """Rows after this block; `attend` is this block's self-attention in one of its modes.
 
         There may be more texts than rows of images, a multiple: all images then come once for the first texts, once
-        for the next, and so on. With `wanted`, which selects rows, `attend` gives those alone.
+        for the next, and so on. With `wanted`, which selects rows, `attend` gives those alone, as many of each image,
+        (texts, some rows, width); with `chosen`, any number of each, (chosen, width), and as many texts as images.
         """
         attended = attend(self.self_attention_norm(x))
+        if chosen is not None:
+            wanted = chosen.take
         x = (x if wanted is None else wanted(x)) + self.dropout(attended)
-        if len(text.keys) > len(x):
+        if chosen is None and len(text.keys) > len(x):
             # Until they first look at the text, images that differ in nothing else are the same.
             x = x.repeat(len(text.keys) // len(x), 1, 1)
-        x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), text))
+        x = x + self.dropout(self.cross_attention(self.cross_attention_norm(x), text, chosen))
         updated: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         return updated
 
 
 class Transformer(nn.Module):
-    """The stack of blocks. `forward` serves training; `at` and `advance` compute what generation asks for, no more."""
+    """The stack of blocks. `forward` serves training; `at` and `advance` compute what generation asks for."""
 
     def __init__(self, shape: BackboneShape) -> None:
         super().__init__()
@@ -82,12 +88,28 @@ class Transformer(nn.Module):
         return [block.cross_attention.text(states, mask) for block in self._blocks()]
 
     def forward(
-        self, x: Float[Tensor, "batch rows width"], text: list[TextKeysValues], *, causal: bool
-    ) -> Float[Tensor, "batch rows width"]:
-        """One hidden vector per row of a whole canvas or a whole causal sequence."""
-        for block, block_text in zip(self._blocks(), text, strict=True):
+        self,
+        x: Float[Tensor, "batch rows width"],
+        text: list[TextKeysValues],
+        *,
+        causal: bool,
+        numbers: Int[Tensor, "chosen"] | None = None,
+    ) -> Float[Tensor, "batch rows width"] | Float[Tensor, "chosen width"]:
+        """One hidden vector per row of a whole canvas or a whole causal sequence.
+
+        Of canvases, `numbers` chooses rows by their numbers in the flattened batch, any number of each canvas: hidden
+        vectors are those of the chosen rows, and the last block finishes no other.
+        """
+        chosen = None if numbers is None else ChosenRows(numbers, batch_size=x.shape[0], num_rows=x.shape[1])
+        *blocks, last = self._blocks()
+        for block, block_text in zip(blocks, text[:-1], strict=True):
             attention = block.self_attention
             x = block(x, block_text, attention.causal if causal else attention.bidirectional)
+        attention = last.self_attention
+        if chosen is None:
+            x = last(x, text[-1], attention.causal if causal else attention.bidirectional)
+        else:
+            x = last(x, text[-1], partial(attention.bidirectional_chosen, chosen=chosen), None, chosen)
         return self._normalised(x)
 
     def at(
