@@ -32,11 +32,8 @@ class TokenEmbedding(nn.Module):
         """The mask vector [m] of bidirectional models, the start vector [s] of causal ones."""
 
         says_target = attention is AttentionPattern.CAUSAL and permutations is TrainedPermutations.ANY
-        self.target_position = PositionEmbedding(token_space.grid, width) if says_target else None
+        self.target_position = PositionEmbedding(token_space.grid, width, mirrored=True) if says_target else None
         nn.init.normal_(self.placeholder, std=0.5)
-        if self.target_position is not None:
-            # The same table twice would let a row confuse where its token is with where it should predict.
-            nn.init.normal_(self.target_position.table, std=0.5)
 
     def canvas(
         self, tokens: Shaped[Tensor, "batch length *token"], known: Bool[Tensor, "batch length"]
