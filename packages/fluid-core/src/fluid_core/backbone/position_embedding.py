@@ -22,7 +22,8 @@ def sine_cosine_table(grid: Grid, width: int) -> Float[Tensor, "length width"]:
     half = (width + 1) // 2
 
     def axis(coordinates: Tensor, num_cells: int) -> Tensor:
-        fall = torch.linspace(0.0, math.log(num_cells), (half + 1) // 2)
+        num_frequencies = (half + 1) // 2
+        fall = torch.arange(num_frequencies) * (math.log(num_cells) / max(1, num_frequencies - 1))
         angles = coordinates[:, None] * (math.pi / 2.0 * torch.exp(-fall))
         return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :half]
 
