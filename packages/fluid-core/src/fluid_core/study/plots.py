@@ -109,16 +109,15 @@ def scores_figure(rows: Sequence[Row]) -> Any | None:
     large[0].set_title("overall score of this study's judge")
     large[0].set_ylabel("share of pictures that show what was asked")
     _chance_line(large[0], rows, "overall")
-    large[0].set_ylim(0, None)
-    large[0].legend(loc="upper left")
-    _room_above(large[0], 1.28)
+    large[0].set_ylim(0, 1.03)
+    top.legend(loc="outside upper center", ncols=4)
     if has_paper:
         for name in names:
             if name in PAPER_VARIANTS:
                 color, hollow = _look(name, names)
                 paper = PAPER_VARIANTS[name]
                 style = "--" if hollow else "-"
-                large[1].plot(paper.parameters, paper.geneval, style, label=name, **_mark(color, hollow))
+                large[1].plot(paper.parameters, paper.geneval, style, **_mark(color, hollow))
         label_sizes(large[1], [size for one in PAPER_VARIANTS.values() for size in one.parameters])
         large[1].set(xlabel="parameters", ylabel="GenEval, overall")
         large[1].set_title("the paper (figure 6)")
@@ -278,8 +277,3 @@ def correlation_figure(rows: Sequence[Row], findings: Findings) -> Any | None:
     for line in axes:
         line[0].set_ylabel("overall score")
     return figure
-
-
-def _room_above(axis: Any, factor: float) -> None:
-    low, high = axis.get_ylim()
-    axis.set_ylim(low, high * factor)
