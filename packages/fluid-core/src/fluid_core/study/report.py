@@ -123,7 +123,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
     for row in rows:
         cells = [row["variant"], row["size"], str(row["seed"]), counted(row["parameters"])]
-        cells += [f"{row['validation_loss']:.4f}" if row["validation_loss_kind"] == kind else "" for kind in kinds]
+        cells += [f"{row['validation_loss']:#.4g}" if row["validation_loss_kind"] == kind else "" for kind in kinds]
         cells += [f"{row['scores'][task]:.2f}" if task in row["scores"] else "" for task in tasks]
         cells += ["" if row["guidance_scale"] is None else f"{row['guidance_scale']:g}"]
         lines.append("| " + " | ".join([*cells, f"{row['images_per_second']:.0f}"]) + " |")
