@@ -5,8 +5,8 @@ Shows:     the whole path: captions and pictures -> continuous tokens -> random 
 Runtime:   the minutes given: training ends by the clock, its learning rate with it, and what remains is for drawing
 Leaves:    contact_sheet.png (prompts and pictures, marked right or wrong by the judge), loss.png, scores.json and
            report.md in the output folder, and the model in model/: fluid sample runs/demo "a red circle"
-Expected:  on two cores single objects, counts, two objects and colours mostly right, colours of two a third to a
-           half, positions a quarter; more cores or a faster machine train on more pictures and draw better
+Expected:  on two cores single objects, counts, two objects and colours mostly right, colours of two and positions a
+           third; more cores or a faster machine train on more pictures and draw better
 """
 
 import argparse

@@ -6,7 +6,7 @@ Command:   python examples/draw.py                                     (make dem
 Shows:     loading a saved model, prompts to pictures, one seed per picture
 Runtime:   seconds
 Leaves:    pictures.png in the output folder (runs/drawn): every prompt with its picture
-Expected:  shapes, numbers and colours as the prompts say, places seldom; examples/pretrained says how often
+Expected:  shapes and numbers as the prompts say, colours and places mostly; examples/pretrained says how often
 """
 
 import argparse

@@ -44,7 +44,7 @@ def configuration(model: str, size: str, *, batch_size: int) -> FluidConfig:
             base.training,
             num_steps=10**6,
             batch_size=batch_size,
-            learning_rate=2.5e-3 if size == "tiny" else 2e-4,
+            learning_rate=1.8e-3 if size == "tiny" else 2e-4,
             sample_every=0,
             checkpoint_every=10**6,
             num_validation_images=0,
