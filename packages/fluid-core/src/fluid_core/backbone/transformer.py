@@ -100,6 +100,7 @@ class Transformer(nn.Module):
         Of canvases, `numbers` chooses rows by their numbers in the flattened batch, any number of each canvas: hidden
         vectors are those of the chosen rows, and the last block finishes no other.
         """
+        assert numbers is None or not causal, "Rows are chosen of canvases; of a causal sequence all are wanted."
         chosen = None if numbers is None else ChosenRows(numbers, batch_size=x.shape[0], num_rows=x.shape[1])
         *blocks, last = self._blocks()
         for block, block_text in zip(blocks, text[:-1], strict=True):
