@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fluid_core.packed_linear import PackedLinear
 from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
+from fluid_heads.denoising.repeated_linear import RepeatedLinear
 
 
 class PackedNetwork:
@@ -41,14 +41,14 @@ class PackedNetwork:
         return torch.addmm(self.modulation_bias, conditioning, self.modulation_weight, out=out)
 
 
-def _packed(layer: nn.Module, *, bias: bool = True) -> PackedLinear:
+def _packed(layer: nn.Module, *, bias: bool = True) -> RepeatedLinear:
     assert isinstance(layer, nn.Linear)
     weight = layer.weight.detach().to(torch.float32, copy=True).contiguous()
     copied_bias = layer.bias.detach().to(torch.float32, copy=True)
-    return PackedLinear(weight, copied_bias if bias else torch.zeros_like(copied_bias))
+    return RepeatedLinear(weight, copied_bias if bias else torch.zeros_like(copied_bias))
 
 
-def _block_layers(block: ModulatedBlock) -> tuple[PackedLinear, PackedLinear]:
+def _block_layers(block: ModulatedBlock) -> tuple[RepeatedLinear, RepeatedLinear]:
     return _packed(block.mlp[0]), _packed(block.mlp[2])
 
 
