@@ -1,12 +1,14 @@
 """Edit pictures with a trained model: draw parts anew, continue beyond the edges, vary.
 
-Command:   make demo && python examples/editing.py --model runs/demo --out docs/images
-Shows:     `FluidPipeline.inpaint`, `.outpaint` and `.variation` on pictures as those the demo trains on: the first
-           four results of one seed
+Command:   python examples/editing.py                           (with the model that comes with the repository)
+           python examples/editing.py --model runs/causal       (with one of your own, trained on `shapes`)
+Shows:     `FluidPipeline.inpaint`, `.outpaint` and `.variation`, with any order that can edit: the first four results
+           of one seed
 Runtime:   seconds
-Leaves:    editing.png: a row for each edit, with the given picture, what of it is kept, and four results
+Leaves:    editing-ORDER.png in the output folder (runs/edited), named by the model's order: a row for each edit, with
+           the given picture, what of it is kept, and four results
 Expected:  kept pixels are the given picture's to the last bit; what is drawn goes with them, and with the prompt
-           about as often as the report of `make demo` says for whole pictures
+           about as often as the model's scores say for whole pictures
 """
 
 import argparse
@@ -23,6 +25,7 @@ from fluid_core.data.shapes.scene import Scene, SceneObject
 from fluid_core.pipeline import PipelineOutput, to_pil
 from fluid_core.pipeline.call_settings import CallArguments
 
+MODEL = Path(__file__).parent / "pretrained" / "fluid-shapes"
 GREY = 128
 # Centres of the four quarters, where objects of the demo's data stand.
 LEFT, RIGHT = 0.25, 0.75
@@ -42,8 +45,8 @@ class Row:
 def main() -> None:
     """Draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="run folder of make demo, or a model in one")
-    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for the picture")
+    parser.add_argument("--model", type=Path, default=MODEL, help="a saved model, or the run folder that has it")
+    parser.add_argument("--out", type=Path, default=Path("runs/edited"), help="folder for the picture")
     parser.add_argument("--seed", type=int, default=0, help="seed of all results")
     arguments = parser.parse_args()
     folder = arguments.model / "model" if (arguments.model / "model").is_dir() else arguments.model
@@ -64,8 +67,9 @@ def main() -> None:
     for row in rows:
         pictures += [row.given, row.kept, *row.results]
         labels += ["given", f"kept by {row.name}", *[row.prompt] * len(row.results)]
-    save_image(contact_sheet(pictures, labels, num_columns=6, tile_size=144), arguments.out / "editing.png")
-    print(f"Look at {arguments.out / 'editing.png'}.")
+    path = arguments.out / f"editing-{pipeline.model.config.order.name}.png"
+    save_image(contact_sheet(pictures, labels, num_columns=6, tile_size=144), path)
+    print(f"Look at {path}.")
 
 
 def inpainted(pipeline: FluidPipeline, prompt: str, settings: CallArguments) -> Row:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fluid_core.evaluation.plotting import COLORS, FAINT, INK, label_sizes, pyplot
+from fluid_core.evaluation.point_labels import label_points
 from fluid_core.evaluation.scaling_plot import HELD_OUT_LEGEND, FittedSeries, draw_series
 from fluid_core.study.comparisons import cells
 from fluid_core.study.findings import Findings, VariantFindings
@@ -254,9 +255,6 @@ def correlation_figure(rows: Sequence[Row], findings: Findings) -> Any | None:
         here = [row for row in rows if row["variant"] == one.variant]
         for row in here:
             axis.plot([row["validation_loss"]], [row["scores"]["overall"]], ls="none", **_mark(color, hollow))
-        for size, group in {row["size"]: row for row in here}.items():
-            place = (group["validation_loss"], group["scores"]["overall"])
-            axis.annotate(size, place, xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=FAINT)
         assert one.correlation is not None
         axis.set_title(one.variant)
         axis.set_xlabel(one.loss_kind)
@@ -276,4 +274,8 @@ def correlation_figure(rows: Sequence[Row], findings: Findings) -> Any | None:
         axis.set_axis_off()
     for line in axes:
         line[0].set_ylabel("overall score")
+    for axis, one in zip(axes.flatten(), shown, strict=False):
+        here = [row for row in rows if row["variant"] == one.variant]
+        points = [(row["validation_loss"], row["scores"]["overall"]) for row in here]
+        label_points(axis, points, [row["size"] for row in here])
     return figure
