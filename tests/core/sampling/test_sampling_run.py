@@ -11,6 +11,7 @@ from PIL import Image, ImageSequence
 
 from fluid_core import FluidPipeline
 from fluid_core.png_metadata import read_metadata
+from fluid_core.sampling_run.batch_texts import BatchText
 from fluid_orders import HaltonOrder, HaltonOrderOptions
 
 PROMPTS = ("a red circle", "two blue squares", "a star")
@@ -201,6 +202,14 @@ def test_a_prompt_that_is_too_long_is_named_by_its_line(fluid, saved_model, tmp_
     assert "p.txt, line 4: " in err
     assert "1000" in err
     assert contents(tmp_path / "drawn") == {}
+
+
+def test_more_text_than_memory_for_it_draws_the_same(whole, fluid, saved_model, tmp_path, monkeypatch):
+    """Text that is read again for each batch makes the same files, to the byte."""
+    monkeypatch.setattr(BatchText, "num_bytes", 1 << 50)
+    code, _, err = fluid("sample", saved_model, *PROMPTS, *SETTINGS, "--out", tmp_path / "again")
+    assert (code, err) == (0, "")
+    assert contents(tmp_path / "again") == contents(whole)
 
 
 def test_an_order_can_be_chosen(fluid, saved_model, tmp_path):

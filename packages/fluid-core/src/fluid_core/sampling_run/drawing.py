@@ -5,53 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 from PIL import Image
 
-from fluid_core.errors import PromptError
-from fluid_core.exchange import TextFeatures
 from fluid_core.generation import GenerationProgress
 from fluid_core.pipeline import FluidPipeline
 from fluid_core.png_metadata import save_png
 from fluid_core.protocols import OrderPolicy
 from fluid_core.sampling_run.animation import AnimationFrames
+from fluid_core.sampling_run.batch_texts import BatchText
 from fluid_core.sampling_run.folder import package_versions
 from fluid_core.sampling_run.plan import PlannedImage
 from fluid_core.sampling_run.settings import SamplingSettings
-
-
-@attrs.frozen(kw_only=True)
-class BatchText:
-    """The text encoder's states for the pictures of a batch, on the CPU until they are needed."""
-
-    prompts: TextFeatures
-    negatives: TextFeatures | None
-
-
-def encode_batch(pipeline: FluidPipeline, batch: Sequence[PlannedImage]) -> BatchText:
-    """Encode what a batch needs. Raises `PromptError` for a prompt that the text encoder refuses, saying which."""
-    prompts = _encoded(pipeline, [image.prompt for image in batch], batch)
-    negatives = [image.negative_prompt for image in batch if image.negative_prompt is not None]
-    if not negatives:
-        return BatchText(prompts=prompts, negatives=None)
-    return BatchText(prompts=prompts, negatives=_encoded(pipeline, negatives, batch))
-
-
-def _encoded(pipeline: FluidPipeline, texts: Sequence[str], batch: Sequence[PlannedImage]) -> TextFeatures:
-    unique = list(dict.fromkeys(texts))
-    try:
-        features = pipeline.encode_prompts(unique)
-    except PromptError:
-        # Once more, one by one: the message of a batch counts prompts in it, which tells nobody which it was.
-        for text, image in zip(texts, batch, strict=True):
-            try:
-                pipeline.encode_prompts([text])
-            except PromptError as error:
-                place = f"picture {image.name}" if image.source is None else image.source
-                raise PromptError(f"{place}: {error}") from error
-        raise
-    rows = torch.tensor([unique.index(text) for text in texts])
-    return TextFeatures(states=features.states.cpu()[rows], mask=features.mask.cpu()[rows])
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,8 @@ from fluid_core.atomic_files import check_writable, remove_unfinished
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.pipeline import FluidPipeline
 from fluid_core.protocols import OrderPolicy
-from fluid_core.sampling_run.drawing import BatchText, PictureWriter, encode_batch
+from fluid_core.sampling_run.batch_texts import BatchTexts
+from fluid_core.sampling_run.drawing import PictureWriter
 from fluid_core.sampling_run.folder import (
     SHEET_FILE,
     OtherRunError,
@@ -111,7 +112,7 @@ def draw_pictures(run: SamplingRun, *, processes: Processes, told: Callable[[Pla
     # Whole batches are shared out, not pictures: then the number of processes makes no difference to any picture.
     pending = [batch for batch in batches if not continued or writer.missing(batch)]
     own = pending[processes.rank :: processes.count]
-    texts = together(processes, lambda: _encoded(pipeline, own))
+    texts = together(processes, lambda: BatchTexts(pipeline, own))
 
     if processes.is_first:
         remove_unfinished(writer.folder)
@@ -119,7 +120,7 @@ def draw_pictures(run: SamplingRun, *, processes: Processes, told: Callable[[Pla
             begin_run(writer.folder, description)
     processes.wait()
     num_missing = sum(len(writer.missing(batch)) for batch in own)
-    backends = [writer.draw(batch, text) for batch, text in zip(own, texts, strict=True)]
+    backends = [writer.draw(batch, texts[number]) for number, batch in enumerate(own)]
     gathered = processes.gather_json([num_missing, backends[:1]])
     sheet = writer.folder / SHEET_FILE if run.sheet else None
     if sheet is not None and processes.is_first:
@@ -170,13 +171,6 @@ def _place(run: SamplingRun, model: Mapping[str, str]) -> tuple[str, int, bool]:
         check_writable(folder)
         return str(folder), seed, continued
     raise AssertionError("unreachable: there is always another name")
-
-
-def _encoded(pipeline: FluidPipeline, batches: Sequence[Sequence[PlannedImage]]) -> list[BatchText]:
-    """Text of all batches; then the encoder goes, which may be larger than the model, and its memory is free."""
-    texts = [encode_batch(pipeline, batch) for batch in batches]
-    pipeline.release_text_encoder()
-    return texts
 
 
 def _draw_sheet(folder: Path, images: Sequence[PlannedImage], path: Path) -> None:
