@@ -90,3 +90,13 @@ def test_nothing_recorded_is_an_error(model):
     """There is nothing to compute weights from."""
     with recorded_attention(model.transformer) as recorder, pytest.raises(InvalidRequestError, match="found none"):
         recorder.maps(causal=False)
+
+
+@torch.no_grad()
+def test_a_pass_of_chosen_rows_is_an_error(model, inputs):
+    """Its last block has no weights for the other rows."""
+    rows, text = inputs
+    with recorded_attention(model.transformer) as recorder:
+        model.transformer(rows, text, causal=False, numbers=torch.tensor([0, 4, 13]))
+    with pytest.raises(InvalidRequestError, match="chosen by their"):
+        recorder.maps(causal=False)

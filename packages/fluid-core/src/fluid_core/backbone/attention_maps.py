@@ -62,7 +62,7 @@ class AttentionRecorder:
     def maps(self, *, causal: bool) -> AttentionMaps:
         """The weights of the latest recorded call of `Transformer.forward`, which was `causal` or not.
 
-        Raises `InvalidRequestError` if nothing was recorded.
+        Raises `InvalidRequestError` if nothing was recorded, or a pass that finished some rows alone.
         """
         to_image, to_text = [], []
         for block, layer in zip(self._blocks, self._layers, strict=True):
@@ -70,6 +70,11 @@ class AttentionRecorder:
                 raise InvalidRequestError(
                     "Expected a forward pass to have been recorded, found none: call the transformer inside "
                     "`with recorded_attention(transformer)`."
+                )
+            if layer.text_queries.ndim == 2:
+                raise InvalidRequestError(
+                    "Expected a recorded pass to compute every row, found one that finished only rows chosen by their "
+                    "`numbers`, as training in random order does: call the transformer without them."
                 )
             to_image.append(self_attention_weights(layer.qkv, block.self_attention.num_heads, causal=causal))
             queries = _by_head(layer.text_queries, 1, block.cross_attention.num_heads)[0]
