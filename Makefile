@@ -36,7 +36,7 @@ test: $(STAMP) ## all tests
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 test-gpu: $(STAMP) ## the tests that need a CUDA device (and a torch that was built for it)
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/heads/kernels/test_on_gpu.py
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest -m gpu tests/heads/kernels/test_on_gpu.py tests/core/pipeline
 
 soak: $(STAMP) ## kill training runs at random moments, resume them, compare with undisturbed ones (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/soak/soak.py --kills 22 --steps 160 --out runs/soak-$$(date +%s)

@@ -68,6 +68,7 @@ class Scene:
     """The picture at the moment that is looked at, `height width 3`."""
 
     looks: list[Look]
+    layer_names: list[str]
 
 
 def main() -> None:
@@ -120,12 +121,18 @@ def look_at(pipeline: FluidPipeline, arguments: argparse.Namespace) -> Scene:
         callback_on_step_end=states.append,
     )
     wanted = arguments.share_known * grid.length
-    state = min(states, key=lambda one: abs(int(one.known.sum()) - wanted))
-    order = _drawn_order(states)
+    # After the last step nothing is about to be predicted.
+    moments = states[:-1]
+    if not moments:
+        raise SystemExit("The model draws all tokens in one step: there is no moment in between to look at.")
+    state = min(moments, key=lambda one: abs(int(one.known.sum()) - wanted))
+    order = [position for one in states for position in one.kept[0].tolist()]
     fixed = model.order.trained_permutations is TrainedPermutations.FIXED
     queries = _queries(arguments, state.known[0], grid.height, grid.width, anywhere=fixed)
     num_layers = len(model.transformer.blocks)
-    layers = arguments.layers or sorted({1, (num_layers + 1) // 2, num_layers})
+    usual = {1: "first layer", num_layers: "last layer"}
+    usual.setdefault((num_layers + 1) // 2, "middle layer")
+    layers = arguments.layers or sorted(usual)
     if min(layers) < 1 or max(layers) > num_layers:
         raise SystemExit(f"--layers must lie between 1 and {num_layers}, found {layers}.")
     looks = []
@@ -144,20 +151,12 @@ def look_at(pipeline: FluidPipeline, arguments: argparse.Namespace) -> Scene:
         title=f"{model.config.order.name}: {model.order.attention} attention, {kind}",
         picture=pipeline.preview(shown)[0].permute(1, 2, 0).cpu(),
         looks=looks,
+        layer_names=[f"layer {layer}" if arguments.layers else usual[layer] for layer in layers],
     )
 
 
-def _drawn_order(states: Sequence[GenerationProgress]) -> list[int]:
-    """Positions in the order they became known; those of one step in raster order."""
-    order: list[int] = []
-    for state in states:
-        known = state.known[0].nonzero()[:, 0].tolist()
-        order += [position for position in known if position not in set(order)]
-    return order
-
-
 def _queries(arguments: argparse.Namespace, known: Tensor, height: int, width: int, *, anywhere: bool) -> list[int]:
-    """The positions to ask: those given, or the nearest possible to three points of the picture."""
+    """The positions to ask: those given, or the nearest possible to three points of the picture, as far as they go."""
     possible = torch.ones_like(known) if anywhere else ~known
     if arguments.positions:
         chosen = [tuple(map(int, text.split(","))) for text in arguments.positions[: len(QUERY_COLOURS)]]
@@ -168,7 +167,7 @@ def _queries(arguments: argparse.Namespace, known: Tensor, height: int, width: i
         return queries
     queries = []
     positions = torch.arange(height * width)
-    for down, right in ((0.3, 0.3), (0.55, 0.75), (0.85, 0.4)):
+    for down, right in ((0.3, 0.3), (0.55, 0.75), (0.85, 0.4))[: int(possible.sum())]:
         distance = (positions // width - down * (height - 1)) ** 2 + (positions % width - right * (width - 1)) ** 2
         distance[~possible.cpu()] = torch.inf
         distance[queries] = torch.inf
@@ -277,12 +276,12 @@ def draw(scenes: Sequence[Scene], arguments: argparse.Namespace) -> None:
                 _draw_weights(panels[row, column], look, weights, colour)
                 if look.start[row] > 0:
                     panels[row, column].set_xlabel(f"start {look.start[row]:.0%}", fontsize=7, labelpad=2)
+            for panel in panels[len(look.weights) : num_layers, column]:
+                panel.axis("off")
             if with_words:
                 _draw_words(panels[-1, column], words, look.words, colour)
-        layers = arguments.layers or ["first layer", "middle layer", "last layer"][:num_layers]
-        for row, name in enumerate(layers):
-            label = name if isinstance(name, str) else f"layer {name}"
-            panels[row, 1].set_ylabel(label, fontsize=8, labelpad=3)
+        for row, name in enumerate(scene.layer_names):
+            panels[row, 1].set_ylabel(name, fontsize=8, labelpad=3)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=110, facecolor="white")

@@ -11,7 +11,7 @@ LARGE = (768, 512)
 SMALL = (14, 21)
 
 
-@pytest.mark.parametrize("shape", [(3, 0), (1,), (3,), (4,), (2, 5), (7, 1, 9), (64,), (200,)])
+@pytest.mark.parametrize("shape", [(3, 0), (1,), (3,), (4,), (2, 5), (7, 1, 9), (64,), (200,), (2, 300)])
 @pytest.mark.parametrize("size", [LARGE, SMALL])
 def test_is_a_linear_layer(shape: tuple[int, ...], size: tuple[int, int]) -> None:
     """Any number of rows, in any number of dimensions, none included."""

@@ -49,6 +49,13 @@ def test_maps_are_drawn_and_figures_hold(models, run_example, tmp_path):
         assert len(picture.convert("RGB").getcolors(maxcolors=2**20)) > 50
 
 
+def test_the_last_moment_has_what_is_left(models, run_example, tmp_path):
+    """With all tokens but one known there is one position to ask, which is not known itself."""
+    for model in models[1:]:
+        printed = run_example("attention_maps.py", model, "--share-known", 0.99, "--out", tmp_path / "maps.png")
+        assert re.findall(r"position \d,\d \((\d+) known\)", printed) == ["15"]
+
+
 def test_positions_can_be_chosen(models, run_example, tmp_path):
     """Those that are asked for are asked, one that is known already is refused."""
     out = tmp_path / "maps.png"

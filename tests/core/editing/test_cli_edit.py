@@ -121,6 +121,28 @@ def test_a_folder_with_files_is_written_over_on_request_only(fluid, files):
     assert (files / "edits" / "00000.png").read_bytes() != first
 
 
+def test_written_over_is_the_whole_edit(fluid, files):
+    """Nothing of an earlier edit stays beside the new one, and what else is in the folder does."""
+    call = ("edit", "run", "--image", "picture.png", "--keep", 0.5, "--seed", 1)
+    assert fluid(*call, "--images", 3)[0] == 0
+    (files / "edits" / "notes.txt").write_text("mine")
+    assert fluid(*call, "--images", 1, "--overwrite")[0] == 0
+    assert {path.name for path in (files / "edits").iterdir()} == {"00000.png", "sheet.png", "notes.txt"}
+
+
+def test_a_place_that_can_not_be_written_is_found_before_drawing(fluid, files, monkeypatch):
+    """Nobody waits for pictures that then can not be saved."""
+
+    def never(*_arguments, **_settings):
+        raise AssertionError("drew")
+
+    monkeypatch.setattr(FluidPipeline, "variation", never)
+    (files / "taken").write_text("a file")
+    code, _, err = fluid("edit", "run", "--image", "picture.png", "--keep", 0.5, "--out", "taken")
+    assert code == 1
+    assert "taken can not be written" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -293,6 +293,23 @@ def test_a_fixed_order_with_other_options_is_another_order(small_model):
         check_order(model, Columns(from_the_right=True))
 
 
+def test_a_fixed_order_that_goes_another_way_is_another_order(small_model):
+    """Also where a plugin keeps what decides its permutation for itself."""
+
+    class Path(type(small_model(order="raster").order)):
+        def __init__(self, *, backwards=False):
+            self._backwards = backwards
+
+        def training_view(self, batch_size, grid, *, generator, device):
+            view = super().training_view(batch_size, grid, generator=generator, device=device)
+            return attrs.evolve(view, order=view.order.flip(1)) if self._backwards else view
+
+    model = small_model(order=Path())
+    check_order(model, Path())
+    with pytest.raises(IncompatibleComponentsError, match="can not sample with Path with other options"):
+        check_order(model, Path(backwards=True))
+
+
 def test_a_model_of_any_permutation_samples_in_raster_order(small_model, draw, shuffled_causal_order):
     """A causal model over any permutation fills the picture row by row when asked to."""
     told = []

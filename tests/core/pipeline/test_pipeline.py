@@ -203,6 +203,15 @@ def test_another_order_can_be_asked_for(pipeline, small_model):
         pipeline("a", order=small_model(order="raster").order)
 
 
+def test_a_loaded_model_remembers_its_order(small_model, tmp_path):
+    """One that was trained over one permutation takes no other, also after it was saved and loaded."""
+    FluidPipeline(small_model(order="raster")).save_pretrained(tmp_path / "saved")
+    loaded = FluidPipeline.from_pretrained(tmp_path / "saved")
+    loaded("a", order=small_model(order="raster").order, num_inference_steps=9)
+    with pytest.raises(IncompatibleComponentsError, match="can not sample with RandomOrder"):
+        loaded("a", order=small_model(order="random").order)
+
+
 def test_a_pipeline_puts_its_model_into_evaluation_mode(small_model):
     """Dropout never acts while drawing."""
     model = small_model().train()

@@ -15,7 +15,7 @@ from fluid_core.editing.picture_fitting import Fit
 from fluid_core.errors import OutputError
 from fluid_core.pipeline import FluidPipeline, PipelineOutput
 from fluid_core.png_metadata import save_png
-from fluid_core.sampling_run.folder import package_versions
+from fluid_core.sampling_run.folder import SHEET_FILE, package_versions, pictures_in
 from fluid_core.sampling_run.model_identity import model_identity, model_name
 from fluid_core.sampling_run.settings import SamplingSettings
 
@@ -66,7 +66,7 @@ def run_edit(
     out: Path,
     overwrite: bool,
 ) -> WrittenEdit:
-    """Edit the picture and write results and sheet to the folder `out`.
+    """Edit the picture and write results and sheet to the folder `out`; results of an earlier edit there go.
 
     Raises `OutputError` for a folder that holds something, unless it may be written over, and whatever the pipeline
     and the files raise.
@@ -77,20 +77,21 @@ def run_edit(
         )
     image = open_picture(wanted.image)
     mask = None if wanted.mask is None else open_picture(wanted.mask)
-    result = _edited(
-        pipeline,
-        wanted,
-        image,
-        mask,
-        {
-            **settings.call_arguments,
-            "order": settings.build_order(),
-            "negative_prompt": wanted.negative_prompt,
-            "num_images_per_prompt": num_images,
-            "seed": seed,
-        },
-    )
+    arguments = {
+        **settings.call_arguments,
+        "order": settings.build_order(),
+        "negative_prompt": wanted.negative_prompt,
+        "num_images_per_prompt": num_images,
+        "seed": seed,
+    }
+    is_new = not out.exists()
     check_writable(out)
+    try:
+        result = _edited(pipeline, wanted, image, mask, arguments)
+    except BaseException:
+        if is_new:
+            out.rmdir()
+        raise
     backend = str(result.head_backend.value)
     said = {
         "prompt": wanted.prompt,
@@ -109,8 +110,10 @@ def run_edit(
         path = out / f"{index:05d}.png"
         save_png(picture, path, {**said, "seed": image_seed, "index": index})
         written.append((path, image_seed))
-    save_image(_sheet(wanted, image, mask, result, pipeline), out / "sheet.png")
-    return WrittenEdit(pictures=tuple(written), sheet=out / "sheet.png", head_backend=backend)
+    save_image(_sheet(wanted, image, mask, result, pipeline), out / SHEET_FILE)
+    for path in set(pictures_in(out)) - {path for path, _ in written}:
+        path.unlink()
+    return WrittenEdit(pictures=tuple(written), sheet=out / SHEET_FILE, head_backend=backend)
 
 
 def _edited(

@@ -1,10 +1,12 @@
 """Pictures and masks as a caller gives them: of PIL, numpy or torch, one or several, of any size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def _masks_of(given: object) -> list[Tensor]:
                 "Expected a mask of black and white, found one with transparent pixels, which could mean either. Paint "
                 "white what is to be drawn anew and black what is to stay, and save it without transparency."
             )
-        given = np.array(ImageOps.exif_transpose(given).convert("RGB"))
+        given = _numbers(ImageOps.exif_transpose(given))
     values = _as_tensor(given, "mask")
     axis = -1 if isinstance(given, np.ndarray) else -3
     # Three masks in a tensor look like one with colours, which are the same in a mask of black and white.
@@ -87,6 +89,13 @@ def _masks_of(given: object) -> list[Tensor]:
         )
     chosen = _scaled(values, "mask") >= 0.5
     return list(chosen if chosen.ndim == 3 else chosen[None])
+
+
+def _numbers(mask: Image.Image) -> NDArray[Any]:
+    """What an array would say: floating-point numbers, and integers that are 0 and 1 alone, are taken as they are."""
+    numbers = np.array(mask)
+    as_they_are = mask.mode == "F" or (mask.mode.startswith("I") and numbers.max(initial=0) <= 1)
+    return numbers.astype(np.float32) if as_they_are else np.array(in_rgb(mask))
 
 
 def _as_tensor(given: object, what: str) -> Tensor:

@@ -111,7 +111,15 @@ def generate(
             if callback is not None:
                 # A copy: the loop goes on writing to its own.
                 now = state.copy()
-                callback(GenerationProgress(step=step, num_steps=steps.num_steps, tokens=now.tokens, known=now.known))
+                callback(
+                    GenerationProgress(
+                        step=step,
+                        num_steps=steps.num_steps,
+                        tokens=now.tokens,
+                        known=now.known,
+                        kept=kept_positions.clone(),
+                    )
+                )
     return state.tokens
 
 

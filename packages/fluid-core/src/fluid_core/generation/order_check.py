@@ -1,6 +1,7 @@
 """Whether a model can sample in an order other than the one it was trained with."""
 
 import attrs
+import torch
 
 from fluid_core.errors import IncompatibleComponentsError
 from fluid_core.exchange import AttentionPattern, TrainedPermutations
@@ -17,7 +18,7 @@ def check_order(model: FluidModel, order: OrderPolicy) -> None:
     each from the tokens that are known is what it learned.
     """
     own = model.order
-    same_order = type(order) is type(own) and _options(order) == _options(own)
+    same_order = type(order) is type(own) and _options(order) == _options(own) and _same_path(model, order)
     attention_fits = own.attention in (order.attention, AttentionPattern.CAUSAL)
     if not same_order and not (own.trained_permutations is TrainedPermutations.ANY and attention_fits):
         other_options = " with other options" if type(order) is type(own) else ""
@@ -28,6 +29,20 @@ def check_order(model: FluidModel, order: OrderPolicy) -> None:
             "model was trained for."
         )
     check_confidence(order, model.head)  # type: ignore[arg-type]
+
+
+def _same_path(model: FluidModel, order: OrderPolicy) -> bool:
+    """Whether `order`, of the model's own class, goes the model's way where there is only one to go."""
+    own = model.order
+    if own.trained_permutations is TrainedPermutations.ANY or own.attention is not AttentionPattern.CAUSAL:
+        return True
+    grid = model.tokenizer.token_space.grid
+    # One permutation for all images: any generator tells it.
+    own_path, path = (
+        one.training_view(1, grid, generator=torch.Generator(), device=torch.device("cpu")).order
+        for one in (own, order)
+    )
+    return torch.equal(own_path, path)
 
 
 def _options(order: OrderPolicy) -> object:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from fluid_core.errors import InvalidRequestError
@@ -45,3 +45,5 @@ class GenerationProgress:
     num_steps: int
     tokens: Shaped[Tensor, "batch length *token"]
     known: Bool[Tensor, "batch length"]
+    kept: Int[Tensor, "batch kept"]
+    """The positions that became known in this step, in the order in which a causal sequence takes them."""
