@@ -68,7 +68,7 @@ def diffusion_samplers(precision: torch.dtype) -> dict[str, Callable[..., torch.
     from fluid_heads.kernels.cuda_denoiser import CudaNetwork
     from fluid_heads.kernels.cuda_reverse_loop import CudaReverseLoop
 
-    options = DiffusionOptions(solver="ddpm", num_sampling_steps=NUM_STEPS)
+    options = DiffusionOptions(solver="ddpm", spacing="even", num_sampling_steps=NUM_STEPS)
     head = with_values(DiffusionHead(ContinuousTokens(grid=GRID, channels=CHANNELS), WIDTH, options)).to(precision)
     network = CudaNetwork(head.network)
     timesteps = evenly_spaced_timesteps(NUM_STEPS, first_timestep=options.first_timestep)

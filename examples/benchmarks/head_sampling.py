@@ -57,6 +57,8 @@ def main() -> None:
     """Measure and report."""
     arguments = _arguments()
     torch.manual_seed(0)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     limits = measure_limits()
     console.print(str(limits))
     rows: list[dict[str, Any]] = []
@@ -70,6 +72,8 @@ def main() -> None:
     console.print(_table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    if any(row.get("agrees") is False for row in rows):
+        sys.exit("Samples of the reference and the fused sampler differ.")
 
 
 def build_head(name: str, *, width: int, depth: int) -> nn.Module:

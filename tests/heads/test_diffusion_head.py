@@ -348,7 +348,7 @@ def test_requests_without_meaning_are_refused(head: DiffusionHead, condition: Te
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, float]) -> None:
-    """Each names the option; the default of 50 steps does not fit a process that starts at 48."""
+    """Each names the option; the default of 25 steps does not fit a process that starts at 23."""
     with pytest.raises(ValueError, match=next(iter(options))):
         DiffusionOptions(**options)
 

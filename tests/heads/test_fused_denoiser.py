@@ -137,7 +137,8 @@ def test_selection() -> None:
     elsewhere = network.to("meta")
     assert DenoiserSource(elsewhere, SamplerBackend.AUTO).backend is SamplerBackend.REFERENCE
     with pytest.raises(
-        InvalidRequestError, match=r"no fused denoiser for the device 'meta' here. Use the backend 'auto'"
+        InvalidRequestError,
+        match=r"for the device 'meta' and tokens of 6 channels. Use the backend 'auto'",
     ):
         DenoiserSource(elsewhere, SamplerBackend.FUSED)
 

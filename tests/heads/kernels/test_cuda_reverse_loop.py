@@ -242,3 +242,14 @@ def test_the_head_takes_the_kernels_where_they_run(solver, keys, generator, guid
         assert sampler.backend is SamplerBackend(backend)
         tokens[backend] = sampler(condition, SamplingRequest(random=keys(3), guidance=guidance))
     torch.testing.assert_close(tokens["fused"], tokens["reference"], atol=1e-4, rtol=1e-4)
+
+
+def test_tokens_too_wide_for_the_kernels_take_the_reference(monkeypatch):
+    """`auto` falls back; `fused` says what there is no fused denoiser for."""
+    monkeypatch.setattr("fluid_heads.denoising.selection.uses_kernels", lambda _device: True)
+    space = ContinuousTokens(grid=Grid(height=2, width=2), channels=1025)
+    head = DiffusionHead(space, CONDITION_WIDTH, DiffusionOptions(width=24, depth=1))
+    monkeypatch.setattr(torch.nn.Parameter, "device", torch.device("cuda"), raising=False)
+    assert head.sampler(SamplerSettings()).backend is SamplerBackend.REFERENCE
+    with pytest.raises(InvalidRequestError, match=r"tokens of 1025 channels\. Use the backend"):
+        head.sampler(SamplerSettings(backend="fused"))

@@ -59,7 +59,7 @@ def test_modulated_norm(rows, dtype, tolerance):
 )
 def test_reverse_loop(capture, tokens, channels, guided):
     """100 steps give the reference's tokens to 1e-3 (products differ in their order), launched or replayed, twice."""
-    options = DiffusionOptions(width=256, depth=2, solver="ddpm", num_sampling_steps=100)
+    options = DiffusionOptions(width=256, depth=2, solver="ddpm", spacing="even", num_sampling_steps=100)
     torch.manual_seed(0)
     head = DiffusionHead(ContinuousTokens(grid=Grid(height=4, width=4), channels=channels), 64, options)
     for parameter in head.parameters():

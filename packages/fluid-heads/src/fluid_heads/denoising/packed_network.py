@@ -9,7 +9,8 @@ from fluid_heads.denoising.repeated_linear import RepeatedLinear
 
 
 class PackedNetwork:
-    """Copies of all weights in float32: the network may change afterwards without effect.
+    """Copies of weights in float32: the network may change afterwards without effect, but for the layers that embed
+    timesteps, which every `FusedDenoiser` asks once.
 
     Norms lose their own weights to the modulations that follow them: (norm * w + b) * (1 + scale) + shift is
     norm * scale' + shift' with scale' = w (1 + scale) and shift' = shift + b (1 + scale), both linear in the

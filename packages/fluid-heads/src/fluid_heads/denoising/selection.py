@@ -15,18 +15,22 @@ if TYPE_CHECKING:
     from fluid_heads.kernels.cuda_denoiser import CudaNetwork
 
 
-def _with_kernels(network: DenoisingNetwork) -> "CudaNetwork":
+def _with_kernels(network: DenoisingNetwork) -> "CudaNetwork | None":
     # Triton is loaded only where it is used.
     from fluid_heads.kernels.cuda_denoiser import CudaNetwork
+    from fluid_heads.kernels.modulated_norm import WIDEST_ROW
+    from fluid_heads.kernels.reverse_step import WIDEST_TOKEN
 
+    if network.channels > WIDEST_TOKEN or network.input_projection.out_features > WIDEST_ROW:
+        return None
     return CudaNetwork(network)
 
 
 class DenoiserSource:
     """Denoisers of one network, for any lists of timesteps: what does not depend on those is prepared once, here.
 
-    `auto` takes a fused implementation where there is one: on a CPU, and on a CUDA device if Triton is installed.
-    Raises `InvalidRequestError` if `fused` is asked for elsewhere.
+    `auto` takes a fused implementation where there is one: on a CPU, and on a CUDA device if Triton is installed and
+    its kernels take tokens and layers so wide. Raises `InvalidRequestError` if `fused` is asked for elsewhere.
     """
 
     def __init__(self, network: DenoisingNetwork, backend: SamplerBackend) -> None:
@@ -43,10 +47,11 @@ class DenoiserSource:
                 self._packed = PackedNetwork(network)
         fused = self._packed is not None or self.kernels is not None
         if backend is SamplerBackend.FUSED and not fused:
-            advice = "Install Triton (pip install fluid-heads[cuda]), or use" if device_type == "cuda" else "Use"
+            lacks_triton = device_type == "cuda" and not uses_kernels(device_type)
+            advice = "Install Triton (pip install fluid-heads[cuda]), or use" if lacks_triton else "Use"
             raise InvalidRequestError(
-                f"There is no fused denoiser for the device '{device_type}' here. {advice} the backend 'auto' or "
-                "'reference'."
+                f"There is no fused denoiser here for the device '{device_type}' and tokens of {network.channels} "
+                f"channels. {advice} the backend 'auto' or 'reference'."
             )
         self.backend = SamplerBackend.FUSED if fused else SamplerBackend.REFERENCE
         """Which implementation runs."""

@@ -14,6 +14,7 @@ from fluid_heads.diffusion.gaussian_diffusion import GaussianDiffusion
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule
 from fluid_heads.diffusion.options import NUM_TIMESTEPS, SAMPLING_OPTIONS, DiffusionOptions
 from fluid_heads.diffusion.sampler import DiffusionSampler
+from fluid_heads.request_checks import check_targets
 from fluid_heads.sampling_overrides import with_overrides
 
 
@@ -65,6 +66,7 @@ class DiffusionHead(nn.Module):
         of the head's token space.
         """
         self.token_space.validate(target)
+        check_targets(condition, target, random, width=self.condition_width)
         num_draws = self.options.timesteps_per_token
         timesteps = random.integers(NUM_TIMESTEPS, (num_draws,))
         noise = random.normal((num_draws, self.token_space.channels))

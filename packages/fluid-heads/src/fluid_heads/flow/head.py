@@ -11,6 +11,7 @@ from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.flow.options import FlowOptions
 from fluid_heads.flow.rectified_flow import SMALLEST_DIVISOR, TIMESTEPS_PER_UNIT, logit_normal_times, noisy_token
 from fluid_heads.flow.sampler import FlowSampler
+from fluid_heads.request_checks import check_targets
 from fluid_heads.sampling_overrides import with_overrides
 
 
@@ -60,6 +61,7 @@ class FlowHead(nn.Module):
         Raises `InvalidTokensError` for a target that is not of the head's token space.
         """
         self.token_space.validate(target)
+        check_targets(condition, target, random, width=self.condition_width)
         options = self.options
         times = logit_normal_times(
             random, options.timesteps_per_token, mean=options.time_mean, deviation=options.time_deviation

@@ -18,7 +18,8 @@ class NoiseStreams:
     def taken_from(cls, random: KeyedRandom, *, num_draws: int) -> "NoiseStreams":
         """The next `num_draws` draws of `random`, which goes on after them as if it had made them itself."""
         keys, first_draw = random.hand_over(num_draws)
-        return cls(keys=keys, first_draw=first_draw)
+        # Kernels read one key after the other; some of a larger source may lie apart.
+        return cls(keys=keys.contiguous(), first_draw=first_draw)
 
 
 def num_noise_draws(num_steps: int, steps_per_draw: int) -> int:

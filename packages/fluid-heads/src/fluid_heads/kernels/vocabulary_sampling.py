@@ -205,7 +205,7 @@ def draw_from_vocabulary(
     tiling = VocabularyTiling.choose(num_tokens, vocabulary)
     best = torch.empty(tiling.num_splits, num_tokens, dtype=torch.float32, device=condition.device)
     best_id = torch.empty(tiling.num_splits, num_tokens, dtype=torch.int32, device=condition.device)
-    weight = weight.contiguous()
+    weight, bias = weight.contiguous(), bias.contiguous()
     launch(
         vocabulary_kernel,
         (tiling.num_splits, triton.cdiv(num_tokens, tiling.block_tokens)),

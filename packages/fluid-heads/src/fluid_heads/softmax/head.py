@@ -13,6 +13,7 @@ from fluid_core.keyed_random import KeyedRandom
 from fluid_core.token_space import DiscreteTokens
 from fluid_heads.kernels import uses_kernels
 from fluid_heads.precision import without_autocast
+from fluid_heads.request_checks import check_targets
 from fluid_heads.sampling_overrides import with_overrides
 from fluid_heads.softmax.fused_sampler import FusedSoftmaxSampler
 from fluid_heads.softmax.options import SAMPLING_OPTIONS, SoftmaxOptions
@@ -103,7 +104,7 @@ class SoftmaxHead(nn.Module):
         condition: Float[Tensor, "tokens width"],
         target: Shaped[Tensor, "tokens *token"],
         *,
-        random: KeyedRandom,  # noqa: ARG002 (cross-entropy draws nothing)
+        random: KeyedRandom,
     ) -> TokenLoss:
         """Cross-entropy of each token in nats, unreduced.
 
@@ -111,6 +112,7 @@ class SoftmaxHead(nn.Module):
         that is no id of the vocabulary.
         """
         self.token_space.validate(target)
+        check_targets(condition, target, random, width=self.output_weight.shape[1])
         logits = self.logits(condition)
         plain = functional.cross_entropy(logits, target, reduction="none")
         total = plain
