@@ -2,7 +2,7 @@
 
 Command:   python examples/benchmarks/compile_kernels.py [--few] [--write-docs] [--json FILE]
 Shows:     registers, spills and shared memory of every kernel, for the shapes of the paper's heads
-Runtime:   one to three minutes on one core
+Runtime:   two to four minutes on one core
 Expected:  no spills, and shared memory within the chip's limit, for all rows; the exit status is 1 otherwise
 
 Each row is the code that a launch with these shapes runs: block sizes are chosen by the same functions, and pointers
@@ -102,39 +102,42 @@ def modulated_norm_cases() -> Iterator[Case]:
 
 
 def reverse_step_cases() -> Iterator[Case]:
-    """Tokens of 16 and 48 channels, with everything and with nothing, and a single token."""
-    for channels in (16, 48):
+    """Tokens of 16 and 48 channels in both precisions, with everything and with nothing, and a single token; tokens
+    without a limit, as the predecessor draws them, and of an odd number of channels.
+    """
+    wanted = itertools.product((16, 48), TYPES.items(), ((True, 5), (False, 5), (True, 1)), (True,))
+    special = ((16, ("float32", "*fp32"), (True, 5), False), (5, ("float32", "*fp32"), (True, 5), True))
+    for channels, (precision, pointer), (guided, num_tokens), limited in (*wanted, *special):
         tiling = ReverseStepTiling.choose(channels)
-        for guided, num_tokens in ((True, 5), (False, 5), (True, 1)):
-            yield Case(
-                kernel=reverse_step_kernel,
-                shape=f"{channels} channels, {'guided, rescaled' if guided else 'plain'}"
-                f"{', one token' if num_tokens == 1 else ''}",
-                pointers={
-                    "output_pointer": "*bf16",
-                    "x_pointer": "*fp32",
-                    "scale_pointer": "*fp32",
-                    "keys_pointer": "*i64",
-                    "first_draw_pointer": "*i32",
-                    "temperature_pointer": "*fp32",
-                    "step_pointer": "*i32",
-                    "coefficients_pointer": "*fp32",
-                    "positions_pointer": "*i32",
-                    "new_x_pointer": "*fp32",
-                    "input_pointer": "*bf16",
-                },
-                sizes={"num_tokens": num_tokens, "channels": channels},
-                numbers=("limit", "rescale"),
-                constants={
-                    "GUIDED": guided,
-                    "RESCALED": guided,
-                    "LIMITED": True,
-                    "HALF_IS_EVEN": True,
-                    "BLOCK_TOKENS": tiling.block_tokens,
-                    "BLOCK_CHANNELS": tiling.block_channels,
-                },
-                options={"num_warps": tiling.num_warps},
-            )
+        yield Case(
+            kernel=reverse_step_kernel,
+            shape=f"{channels} channels, {precision}, {'guided, rescaled' if guided else 'plain'}"
+            f"{', one token' if num_tokens == 1 else ''}{'' if limited else ', no limit'}",
+            pointers={
+                "output_pointer": pointer,
+                "x_pointer": "*fp32",
+                "scale_pointer": "*fp32",
+                "keys_pointer": "*i64",
+                "first_draw_pointer": "*i32",
+                "temperature_pointer": "*fp32",
+                "step_pointer": "*i32",
+                "coefficients_pointer": "*fp32",
+                "positions_pointer": "*i32",
+                "new_x_pointer": "*fp32",
+                "input_pointer": pointer,
+            },
+            sizes={"num_tokens": num_tokens, "channels": channels},
+            numbers=("limit", "rescale"),
+            constants={
+                "GUIDED": guided,
+                "RESCALED": guided,
+                "LIMITED": limited,
+                "HALF_IS_EVEN": channels % 2 == 0,
+                "BLOCK_TOKENS": tiling.block_tokens,
+                "BLOCK_CHANNELS": tiling.block_channels,
+            },
+            options={"num_warps": tiling.num_warps},
+        )
 
 
 def vocabulary_cases(*, few: bool) -> Iterator[Case]:
@@ -143,11 +146,11 @@ def vocabulary_cases(*, few: bool) -> Iterator[Case]:
     for vocabulary, num_tokens in ((8192, 1), (8192, 16), (16384, 256)) if few else every:
         tiling = VocabularyTiling.choose(num_tokens, vocabulary)
         for precision, pointer in TYPES.items():
-            for guided, random in ((True, True), (False, False)):
+            for guided, random in ((True, True), (False, True), (True, False), (False, False)):
                 yield Case(
                     kernel=vocabulary_kernel,
                     shape=f"{num_tokens} token{'s' if num_tokens > 1 else ''}, {vocabulary} ids, {precision}, "
-                    f"{'guided' if guided else 'likeliest'}",
+                    f"{'guided' if guided else 'plain'}{'' if random else ', likeliest'}",
                     pointers={
                         **dict.fromkeys(("condition_pointer", "negative_pointer", "scale_pointer"), "*fp32"),
                         **dict.fromkeys(("weight_pointer", "bias_pointer"), pointer),

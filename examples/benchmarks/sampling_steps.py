@@ -32,6 +32,8 @@ from fluid_core.keyed_random import KeyedRandom
 from fluid_heads import DiffusionHead, DiffusionOptions, FlowHead, FlowOptions
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, spaced_timesteps
 from fluid_heads.diffusion.solvers import Solver
+from fluid_heads.flow.rectified_flow import time_grid
+from fluid_heads.flow.solvers import integrate
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -82,8 +84,9 @@ def spreads_kept() -> list[dict[str, Any]]:
     Every step of a solver is then linear, so that variances follow without a sample being drawn.
     """
     return [
-        {"course": course, "steps": num_steps, "spread": spread, "kept": _spread_kept(options, num_steps, spread)}
-        for course, (options, _) in DIFFUSION_COURSES.items()
+        {"course": course, "steps": num_steps, "spread": spread, "kept": kept(options, num_steps, spread)}
+        for courses, kept in ((DIFFUSION_COURSES, _spread_kept), (FLOW_COURSES, _spread_kept_by_flow))
+        for course, (options, _) in courses.items()
         for num_steps in (10, 15, 20, 25, 35, 50, 100)
         for spread in SPREADS
     ]
@@ -111,6 +114,18 @@ def _spread_kept(options: dict[str, Any], num_steps: int, spread: float) -> floa
         if weights.adds_noise and i > 0:
             covariance[0, 0] += log_variance[i].exp()
     return float(covariance[0, 0].sqrt()) / spread
+
+
+def _spread_kept_by_flow(options: dict[str, Any], num_steps: int, spread: float) -> float:
+    times = time_grid(num_steps, shift=options["shift"])
+
+    def velocity(step: int, x: Tensor) -> Tensor:
+        # Expected noise less expected clean token, given their mixture at time t.
+        t, variance = times[step], spread**2
+        return x * (t - (1.0 - t) * variance) / ((1.0 - t) ** 2 * variance + t**2)
+
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return float(integrate(velocity, times, one, solver=options["solver"])) / spread
 
 
 def _learned_log_variance(schedule: NoiseSchedule, spread: float) -> Tensor:
