@@ -232,6 +232,17 @@ def compiled(case: Case, capability: int) -> CompiledKernel:
     )
 
 
+def document(found: list[CompiledKernel], table: str) -> str:
+    """What the documentation says: the worst of all in a sentence, and the table for those who unfold it."""
+    spilled = sum(one.spilled_bytes > 0 for one in found)
+    return (
+        f"With triton {triton.__version__}, {len(found)} programs: {spilled or 'none'} spill{'' if spilled else 's'} "
+        f"registers, of which they take {max(one.registers for one in found)} at most, and shared memory is "
+        f"{max(one.shared_bytes / one.shared_limit for one in found):.0%} of a chip's limit at most.\n\n"
+        f"<details><summary>All of them</summary>\n\n{table}\n\n</details>"
+    )
+
+
 def main() -> None:
     """Compile all, print the table, and fail if a kernel spills or asks for too much."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,7 +277,7 @@ def main() -> None:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([attrs.asdict(one) for one in found], indent=2) + "\n")
     if arguments.write_docs:
-        replace_section("compiled kernels", f"With triton {triton.__version__}:\n\n{table}")
+        replace_section("compiled kernels", document(found, table))
     wrong = [one for one in found if one.spilled_bytes > 0 or one.shared_bytes > one.shared_limit]
     if wrong:
         print(f"{len(wrong)} kernels spill registers or need more shared memory than there is", file=sys.stderr)

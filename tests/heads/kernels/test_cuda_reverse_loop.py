@@ -12,6 +12,8 @@ from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.diffusion.head import DiffusionHead
 from fluid_heads.diffusion.noise_schedule import NoiseSchedule, evenly_spaced_timesteps, spaced_timesteps
 from fluid_heads.diffusion.options import DiffusionOptions
+from fluid_heads.flow.head import FlowHead
+from fluid_heads.flow.options import FlowOptions
 from fluid_heads.kernels import launching
 from fluid_heads.kernels.cuda_denoiser import CudaNetwork
 from fluid_heads.kernels.cuda_reverse_loop import CudaReverseLoop, padded_tokens
@@ -229,7 +231,7 @@ def test_graphs_are_few():
     ]
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "ddim"])
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpm++"])
 def test_the_head_takes_the_kernels_where_they_run(solver, keys, generator, guide, monkeypatch):
     """Where the kernels serve a device, the fused sampler of any solver is made of them and draws the same tokens."""
     monkeypatch.setattr("fluid_heads.denoising.selection.uses_kernels", lambda _device: True)
@@ -253,3 +255,34 @@ def test_tokens_too_wide_for_the_kernels_take_the_reference(monkeypatch):
     assert head.sampler(SamplerSettings()).backend is SamplerBackend.REFERENCE
     with pytest.raises(InvalidRequestError, match=r"tokens of 1025 channels\. Use the backend"):
         head.sampler(SamplerSettings(backend="fused"))
+
+
+def test_a_flow_head_takes_the_kernels_where_they_run(keys, generator, guide, monkeypatch):
+    """Both solvers of a flow head follow the velocity that the kernels compute."""
+    monkeypatch.setattr("fluid_heads.denoising.selection.uses_kernels", lambda _device: True)
+    space = ContinuousTokens(grid=Grid(height=2, width=2), channels=CHANNELS)
+    head = FlowHead(space, CONDITION_WIDTH, FlowOptions(width=24, depth=2))
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.15)
+    condition = torch.randn(3, CONDITION_WIDTH, generator=generator)
+    guidance = guide(condition)
+    for solver in ("euler", "heun"):
+        tokens = {}
+        for backend in ("reference", "fused"):
+            sampler = head.sampler(SamplerSettings(num_steps=5, backend=backend, options={"solver": solver}))
+            assert sampler.backend is SamplerBackend(backend)
+            tokens[backend] = sampler(condition, SamplingRequest(random=keys(3), guidance=guidance))
+        torch.testing.assert_close(tokens["fused"], tokens["reference"], atol=1e-4, rtol=1e-4)
+
+
+def test_a_step_budget_takes_the_kernels_where_they_run(keys, generator, monkeypatch):
+    """Numbers of steps that fall with progress, each with its own loop of kernels."""
+    monkeypatch.setattr("fluid_heads.denoising.selection.uses_kernels", lambda _device: True)
+    head = make_head(num_sampling_steps=12, final_num_sampling_steps=4)
+    condition = torch.randn(2, CONDITION_WIDTH, generator=generator)
+    samplers = {name: head.sampler(SamplerSettings(backend=name)) for name in ("reference", "fused")}
+    for progress in (0.0, 0.6, 0.99):
+        drawn = [
+            sampler(condition, SamplingRequest(random=keys(2), progress=progress)) for sampler in samplers.values()
+        ]
+        torch.testing.assert_close(*drawn, atol=1e-4, rtol=1e-4)
