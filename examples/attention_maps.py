@@ -130,7 +130,7 @@ def look_at(pipeline: FluidPipeline, arguments: argparse.Namespace) -> Scene:
     fixed = model.order.trained_permutations is TrainedPermutations.FIXED
     queries = _queries(arguments, state.known[0], grid.height, grid.width, anywhere=fixed)
     num_layers = len(model.transformer.blocks)
-    usual = {1: "first layer", num_layers: "last layer"}
+    usual = {num_layers: "last layer", 1: "first layer"}
     usual.setdefault((num_layers + 1) // 2, "middle layer")
     layers = arguments.layers or sorted(usual)
     if min(layers) < 1 or max(layers) > num_layers:

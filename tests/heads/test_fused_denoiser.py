@@ -138,7 +138,7 @@ def test_selection() -> None:
     assert DenoiserSource(elsewhere, SamplerBackend.AUTO).backend is SamplerBackend.REFERENCE
     with pytest.raises(
         InvalidRequestError,
-        match=r"for the device 'meta' and tokens of 6 channels. Use the backend 'auto'",
+        match=r"for the device 'meta', tokens of 6 channels and layers of width 32. Use the backend 'auto'",
     ):
         DenoiserSource(elsewhere, SamplerBackend.FUSED)
 

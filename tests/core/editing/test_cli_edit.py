@@ -130,6 +130,19 @@ def test_written_over_is_the_whole_edit(fluid, files):
     assert {path.name for path in (files / "edits").iterdir()} == {"00000.png", "sheet.png", "notes.txt"}
 
 
+def test_what_is_not_an_edits_own_stays(fluid, files):
+    """The picture that is edited, though it lies among the results, and pictures of `fluid sample`."""
+    call = ("edit", "run", "--keep", 0.5, "--seed", 1, "--overwrite")
+    assert fluid(*call, "--image", "picture.png", "--images", 3)[0] == 0
+    assert fluid(*call, "--image", "edits/00002.png", "--images", 1)[0] == 0
+    assert {path.name for path in (files / "edits").iterdir()} == {"00000.png", "00002.png", "sheet.png"}
+    (files / "edits" / "run.json").write_text("{}")
+    code, _, err = fluid(*call, "--image", "picture.png")
+    assert code == 1
+    assert "pictures of `fluid sample`" in err
+    assert (files / "edits" / "00002.png").exists()
+
+
 def test_a_place_that_can_not_be_written_is_found_before_drawing(fluid, files, monkeypatch):
     """Nobody waits for pictures that then can not be saved."""
 

@@ -88,6 +88,7 @@ def test_a_mask_is_the_same_however_it_is_given():
         Image.fromarray(grey).convert("RGBA"),
         Image.fromarray(np.where(array, np.uint16(40000), np.uint16(1000))),
         Image.fromarray(array.astype(np.uint16)),
+        Image.fromarray(np.where(array, np.uint16(255), np.uint16(0))),
         Image.fromarray(np.where(array, np.int32(200), np.int32(20))),
         Image.fromarray(array.astype(np.float32)),
         array,
@@ -116,6 +117,7 @@ def test_a_mask_is_the_same_however_it_is_given():
     [
         (Image.new("RGBA", (2, 2), (255, 255, 255, 0)), "transparent pixels, which could mean either"),
         (Image.fromarray(np.full((2, 2), 7, np.float32)), "from 0 to 1, found values from 7 to 7"),
+        (Image.fromarray(np.full((2, 2), 70000, np.int32)), "from 0 to 1, found values from 1.0"),
         (np.zeros(4), "height x width"),
         (np.full((4, 4), 2.0), "from 0 to 1, found values from 2 to 2"),
         (np.full((4, 4), -1), "from 0 to 1, found values from -1"),

@@ -47,6 +47,7 @@ def test_long_runs_keep_it(small_model, monkeypatch):
     monkeypatch.setattr(batch_texts.BatchText, "num_bytes", property(lambda _: size // 2))
     texts = BatchTexts(pipeline, batches)
     assert not texts.are_held
+    assert texts._held is None
     for number, one in enumerate(expected):
         assert_same(texts[number], one)
 

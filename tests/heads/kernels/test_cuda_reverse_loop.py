@@ -253,7 +253,7 @@ def test_tokens_too_wide_for_the_kernels_take_the_reference(monkeypatch):
     head = DiffusionHead(space, CONDITION_WIDTH, DiffusionOptions(width=24, depth=1))
     monkeypatch.setattr(torch.nn.Parameter, "device", torch.device("cuda"), raising=False)
     assert head.sampler(SamplerSettings()).backend is SamplerBackend.REFERENCE
-    with pytest.raises(InvalidRequestError, match=r"tokens of 1025 channels\. Use the backend"):
+    with pytest.raises(InvalidRequestError, match=r"tokens of 1025 channels and layers of width 24\. Use"):
         head.sampler(SamplerSettings(backend="fused"))
 
 

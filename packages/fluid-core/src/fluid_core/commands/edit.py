@@ -64,7 +64,7 @@ def edit(
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same results.")] = None,
     device: options.Device = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over pictures that are in the folder already.")
+        bool, typer.Option("--overwrite", help="Replace the pictures of an earlier edit in the folder.")
     ] = False,
 ) -> None:
     """Draw parts of a picture anew (--mask), continue it beyond its edges (--box), or vary it (--keep).

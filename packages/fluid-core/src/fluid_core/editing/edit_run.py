@@ -1,5 +1,6 @@
 """What `fluid edit` does: one picture from a file, edited several times, and written with a sheet of it all."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from fluid_core.editing.picture_fitting import Fit
 from fluid_core.errors import OutputError
 from fluid_core.pipeline import FluidPipeline, PipelineOutput
 from fluid_core.png_metadata import save_png
-from fluid_core.sampling_run.folder import SHEET_FILE, package_versions, pictures_in
+from fluid_core.sampling_run.folder import RUN_FILE, SHEET_FILE, package_versions, pictures_in
 from fluid_core.sampling_run.model_identity import model_identity, model_name
 from fluid_core.sampling_run.settings import SamplingSettings
 
@@ -73,7 +74,12 @@ def run_edit(
     """
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise OutputError(
-            f"The folder {out} holds files already: give another --out, or --overwrite to write over pictures there."
+            f"The folder {out} holds files already: give another --out, or --overwrite to put this edit in "
+            "the place of an earlier one."
+        )
+    if (out / RUN_FILE).exists():
+        raise OutputError(
+            f"The folder {out} holds pictures of `fluid sample`, which an edit does not replace: give another --out."
         )
     image = open_picture(wanted.image)
     mask = None if wanted.mask is None else open_picture(wanted.mask)
@@ -90,7 +96,9 @@ def run_edit(
         result = _edited(pipeline, wanted, image, mask, arguments)
     except BaseException:
         if is_new:
-            out.rmdir()
+            # Not empty if somebody else writes there: then it stays.
+            with contextlib.suppress(OSError):
+                out.rmdir()
         raise
     backend = str(result.head_backend.value)
     said = {
@@ -111,8 +119,10 @@ def run_edit(
         save_png(picture, path, {**said, "seed": image_seed, "index": index})
         written.append((path, image_seed))
     save_image(_sheet(wanted, image, mask, result, pipeline), out / SHEET_FILE)
+    given = {path.resolve() for path in (wanted.image, wanted.mask) if path is not None}
     for path in set(pictures_in(out)) - {path for path, _ in written}:
-        path.unlink()
+        if path.resolve() not in given:
+            path.unlink()
     return WrittenEdit(pictures=tuple(written), sheet=out / SHEET_FILE, head_backend=backend)
 
 

@@ -92,10 +92,13 @@ def _masks_of(given: object) -> list[Tensor]:
 
 
 def _numbers(mask: Image.Image) -> NDArray[Any]:
-    """What an array would say: floating-point numbers, and integers that are 0 and 1 alone, are taken as they are."""
-    numbers = np.array(mask)
-    as_they_are = mask.mode == "F" or (mask.mode.startswith("I") and numbers.max(initial=0) <= 1)
-    return numbers.astype(np.float32) if as_they_are else np.array(in_rgb(mask))
+    """What an array would say. Whole numbers of 16 and 32 bits are 0 and 1, bytes or 16-bit greys, by their largest."""
+    if mask.mode == "F":
+        return np.array(mask)
+    if mask.mode.startswith("I"):
+        numbers = np.array(mask).astype(np.float32)
+        return numbers / next((most for most in (1, 255) if numbers.max(initial=0) <= most), 65535)
+    return np.array(in_rgb(mask))
 
 
 def _as_tensor(given: object, what: str) -> Tensor:

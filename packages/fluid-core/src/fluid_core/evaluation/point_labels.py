@@ -1,4 +1,4 @@
-"""Labels beside the points of a plot, where they cover neither a point nor each other."""
+"""Labels beside the points of a plot, where they cover neither a point nor each other if there is such a place."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -34,7 +34,11 @@ def check_order(model: FluidModel, order: OrderPolicy) -> None:
 def _same_path(model: FluidModel, order: OrderPolicy) -> bool:
     """Whether `order`, of the model's own class, goes the model's way where there is only one to go."""
     own = model.order
-    if own.trained_permutations is TrainedPermutations.ANY or own.attention is not AttentionPattern.CAUSAL:
+    if (
+        order is own
+        or own.trained_permutations is TrainedPermutations.ANY
+        or own.attention is not AttentionPattern.CAUSAL
+    ):
         return True
     grid = model.tokenizer.token_space.grid
     # One permutation for all images: any generator tells it.

@@ -5,7 +5,7 @@ head) serve the modulations, which depend on timestep and condition alone. They 
 one product, so their weights are read once per block of timesteps instead of once per timestep. What remains per step
 is two linear layers a block with weights laid out for speed, and three elementwise passes.
 
-Weights are kept in the layout that products read fastest (`fluid_core.packed_linear`).
+Products are written in the way that is fastest for their number of rows (`fluid_heads.denoising.repeated_linear`).
 """
 
 import math

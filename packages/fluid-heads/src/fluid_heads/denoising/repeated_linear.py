@@ -6,8 +6,8 @@ the rearranging that the math library does around it. Two ways of writing the pr
 - a few rows meet the weight in strips, as a batch of narrow products;
 - some more take the weight as the left factor, which is then read as it lies.
 
-For a weight of 1024 x 1024 on two cores, the first took 0.6 to 0.9 of the plain product's time at 4 to 14 rows, the
-second 0.6 to 0.85 at 15 to 48 rows.
+For a weight of 1024 x 1024 on two cores, the first took 0.8 to 0.95 of the plain product's time at 4 to 14 rows, the
+second 0.7 to 0.85 at 15 to 48 rows.
 """
 
 import torch

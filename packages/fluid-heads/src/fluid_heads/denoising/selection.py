@@ -50,8 +50,9 @@ class DenoiserSource:
             lacks_triton = device_type == "cuda" and not uses_kernels(device_type)
             advice = "Install Triton (pip install fluid-heads[cuda]), or use" if lacks_triton else "Use"
             raise InvalidRequestError(
-                f"There is no fused denoiser here for the device '{device_type}' and tokens of {network.channels} "
-                f"channels. {advice} the backend 'auto' or 'reference'."
+                f"There is no fused denoiser here for the device '{device_type}', tokens of {network.channels} "
+                f"channels and layers of width {network.input_projection.out_features}. {advice} the backend 'auto' "
+                "or 'reference'."
             )
         self.backend = SamplerBackend.FUSED if fused else SamplerBackend.REFERENCE
         """Which implementation runs."""

@@ -63,7 +63,7 @@ class DiffusionHead(nn.Module):
         """`mse + vb` of each token, the mean over `timesteps_per_token` timesteps drawn uniformly.
 
         `mse` is per channel, `vb` in bits per channel. Raises `InvalidTokensError` for a target that is not
-        of the head's token space.
+        of the head's token space, and `InvalidRequestError` unless there is one of everything for each token.
         """
         self.token_space.validate(target)
         check_targets(condition, target, random, width=self.condition_width)

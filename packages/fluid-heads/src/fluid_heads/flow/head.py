@@ -58,7 +58,8 @@ class FlowHead(nn.Module):
     ) -> TokenLoss:
         """Squared error of the velocity per channel: the mean over `timesteps_per_token` times, drawn logit-normal.
 
-        Raises `InvalidTokensError` for a target that is not of the head's token space.
+        Raises `InvalidTokensError` for a target that is not of the head's token space, and `InvalidRequestError` unless
+        there is one of everything for each token.
         """
         self.token_space.validate(target)
         check_targets(condition, target, random, width=self.condition_width)

@@ -109,7 +109,7 @@ class SoftmaxHead(nn.Module):
         """Cross-entropy of each token in nats, unreduced.
 
         `parts["cross_entropy"]` is the one without label smoothing. Raises `InvalidTokensError` for a target
-        that is no id of the vocabulary.
+        that is no id of the vocabulary, and `InvalidRequestError` unless there is one of everything for each token.
         """
         self.token_space.validate(target)
         check_targets(condition, target, random, width=self.output_weight.shape[1])
