@@ -235,8 +235,9 @@ def compiled(case: Case, capability: int) -> CompiledKernel:
 def document(found: list[CompiledKernel], table: str) -> str:
     """What the documentation says: the worst of all in a sentence, and the table for those who unfold it."""
     spilled = sum(one.spilled_bytes > 0 for one in found)
+    spills = f"{spilled} spill" if spilled else "none spills"
     return (
-        f"With triton {triton.__version__}, {len(found)} shapes and chips: {spilled or 'none'} spill{'' if spilled else 's'} "
+        f"With triton {triton.__version__}, {len(found)} shapes and chips: {spills} "
         f"registers, of which they take {max(one.registers for one in found)} at most, and shared memory is "
         f"{max(one.shared_bytes / one.shared_limit for one in found):.0%} of a chip's limit at most.\n\n"
         f"<details><summary>All of them</summary>\n\n{table}\n\n</details>"
