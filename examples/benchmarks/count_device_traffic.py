@@ -43,7 +43,7 @@ def least_bytes(head: DiffusionHead, *, num_tokens: int, num_steps: int, guided:
 
 def count(num_tokens: int, num_steps: int, *, guided: bool) -> dict[str, Any]:
     """Launches and bytes per step of both samplers, and the least."""
-    options = DiffusionOptions(solver="ddpm", num_sampling_steps=num_steps)
+    options = DiffusionOptions(solver="ddpm", spacing="even", num_sampling_steps=num_steps)
     torch.manual_seed(0)
     head = DiffusionHead(ContinuousTokens(grid=Grid(height=16, width=16), channels=CHANNELS), WIDTH, options)
     head.requires_grad_(False)

@@ -52,11 +52,6 @@ class BatchTexts:
         if self._held is not None:
             pipeline.release_text_encoder()
 
-    @property
-    def are_held(self) -> bool:
-        """Whether the text is in memory and the encoder is not."""
-        return self._held is not None
-
     def __getitem__(self, number: int) -> BatchText:
         """The text of batch `number`."""
         return encode_batch(self._pipeline, self._batches[number]) if self._held is None else self._held[number]
