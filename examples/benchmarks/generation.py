@@ -95,11 +95,12 @@ class LatentSpace(nn.Module):
 
 
 class TimedSampler:
-    """A head's sampler that adds up the time of its calls."""
+    """A head's sampler that adds up the time in which it is prepared and called."""
 
-    def __init__(self, chosen: ChosenSampler) -> None:
-        self._chosen = chosen
-        self.seconds = 0.0
+    def __init__(self, build: Callable[[], ChosenSampler]) -> None:
+        started = time.perf_counter()
+        self._chosen = build()
+        self.seconds = time.perf_counter() - started
 
     def __call__(self, condition: Tensor, request: SamplingRequest) -> Tensor:
         """One token for each hidden vector."""
@@ -256,7 +257,7 @@ def fluid(model: FluidModel, batch: int, *, guided: bool, head_steps: int | None
     settings = GenerationSettings(num_head_steps=head_steps, guidance=GuidanceSchedule(scale=SCALE if guided else 1.0))
     with torch.no_grad():
         text = _text(model, batch)
-    sampler = TimedSampler(build_sampler(model.head, settings.sampler_settings))
+    sampler = TimedSampler(lambda: build_sampler(model.head, settings.sampler_settings))
     tokens = generate(model, text, random=_random(batch), settings=settings, sampler=sampler.chosen())
     return Run(tokens=tokens, seconds=time.perf_counter() - started, head_seconds=sampler.seconds)
 

@@ -18,10 +18,12 @@ from fluid_core.keyed_random import KeyedRandom, philox_4x32
         ),
     ],
 )
-def test_philox_matches_the_published_known_answers(counter, key, expected):
-    """The three vectors published with the generator come out word for word."""
-    words = philox_4x32(torch.tensor([counter]), torch.tensor([key]))
-    assert tuple(words[0].tolist()) == expected
+@pytest.mark.parametrize("num_rows", [1, 20_000])
+def test_philox_matches_the_published_known_answers(counter, key, expected, num_rows):
+    """The three vectors published with the generator come out word for word, few or many at a time."""
+    words = philox_4x32(torch.tensor([counter] * num_rows), torch.tensor([key] * num_rows))
+    assert words.shape == (num_rows, 4)
+    assert torch.equal(words, torch.tensor([expected]).expand(num_rows, 4))
 
 
 def test_a_row_draws_the_same_whatever_else_is_in_the_batch():

@@ -41,14 +41,14 @@ class RepeatedLinear:
 
     def __call__(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
         """The layer's output for any number of rows. It may lie transposed in memory, and so may `x`."""
-        num_rows = len(x)
+        num_rows = x.shape[0]
         if num_rows > self._most_rows:
             return self._packed(x)
         if num_rows < FEWEST_PACKED_ROWS:
             return functional.linear(x, self._weight, self._bias)
         if num_rows <= _MOST_ROWS_IN_STRIPS:
-            products = torch.baddbmm(self._strip_biases, x.expand(len(self._strips), *x.shape), self._strips)
-            return products.transpose(0, 1).reshape(num_rows, len(self._weight))
+            products = torch.baddbmm(self._strip_biases, x.expand(self._strips.shape[0], *x.shape), self._strips)
+            return products.transpose(0, 1).reshape(num_rows, self._weight.shape[0])
         # Up to some number, rows that lie as columns, as this product leaves them, are as good as any.
         rows = x if num_rows <= _MOST_ROWS_AS_COLUMNS else x.contiguous()
         return torch.addmm(self._bias[:, None], self._weight, rows.t()).t()

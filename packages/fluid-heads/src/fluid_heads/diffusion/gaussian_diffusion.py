@@ -32,7 +32,7 @@ _COLUMNS = (
 )
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(eq=False)
 class StepCoefficients:
     """The schedule at some steps, in float32, shaped to multiply vectors (a last axis of size one)."""
 
@@ -80,6 +80,7 @@ class GaussianDiffusion:
         self.schedule = schedule
         self._table = torch.stack([getattr(schedule, name) for name in _COLUMNS], dim=-1).float()
         self._on_device: dict[torch.device, Tensor] = {}
+        self._single_steps: dict[torch.device, list[StepCoefficients]] = {}
 
     def coefficients(self, steps: Int[Tensor, "*steps"]) -> StepCoefficients:
         """The schedule at `steps`, which count the steps of this schedule (not timesteps of the full process)."""
@@ -97,6 +98,15 @@ class GaussianDiffusion:
             lower_log_variance=columns[6],
             upper_log_variance=columns[7],
         )
+
+    def coefficients_of(self, step: int, device: torch.device) -> StepCoefficients:
+        """The schedule at one step, prepared for all of them at the first call: nothing moves between devices later."""
+        prepared = self._single_steps.get(device)
+        if prepared is None:
+            whole = self.coefficients(torch.arange(self.schedule.num_steps, device=device))
+            fields = [getattr(whole, field.name).unbind() for field in attrs.fields(StepCoefficients)]
+            prepared = self._single_steps[device] = [StepCoefficients(*row) for row in zip(*fields, strict=True)]
+        return prepared[step]
 
     def loss_terms(
         self,

@@ -53,6 +53,7 @@ class ReverseStep:
 class _Course:
     """What the reverse process with one number of steps needs."""
 
+    timesteps: list[int]
     diffusion: GaussianDiffusion
     solver: Solver
     denoiser: Denoiser
@@ -159,7 +160,7 @@ class DiffusionSampler:
         x = initial.float() if solver.adds_noise else initial.float() * temperature
         previous_clean = None
         for index in reversed(range(num_steps)):
-            at = course.diffusion.coefficients(torch.tensor(index, device=x.device))
+            at = course.diffusion.coefficients_of(index, x.device)
             with torch.no_grad():
                 eps, v = self._noise_and_variance(evaluate(index, x), x, at, guidance)
                 clean = at.predicted_clean(x, eps)
@@ -175,7 +176,7 @@ class DiffusionSampler:
                     temperature=temperature,
                 )
             yield ReverseStep(
-                timestep=int(course.diffusion.schedule.timestep_map[index]),
+                timestep=course.timesteps[index],
                 predicted_clean=clean,
                 mean=step.mean,
                 log_variance=step.log_variance,
@@ -210,6 +211,7 @@ class DiffusionSampler:
             timesteps = spaced_timesteps(self._options.spacing, num_steps, first_timestep=self._options.first_timestep)
             schedule = NoiseSchedule.cosine(timesteps)
             course = self._courses[num_steps] = _Course(
+                timesteps=timesteps,
                 diffusion=GaussianDiffusion(schedule),
                 solver=Solver(self._options.solver, schedule),
                 denoiser=self._denoisers.along(timesteps),
