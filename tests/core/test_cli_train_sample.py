@@ -205,7 +205,7 @@ def test_a_run_that_has_not_finished_says_how_to_continue(fluid, saved_run):
         (("sample", "nowhere", "a"), "Expected the folder of a saved model, found nothing at nowhere"),
         (("sample", "{run}", ""), "empty"),
         (("sample", "{run}", "x" * 1000), "1000"),
-        (("sample", "{run}", "a", "--steps", "0"), "found num_steps=0"),
+        (("sample", "{run}", "a", "--steps", "0"), "num_inference_steps as a whole number of 1 or more, found 0"),
         (("sample", "{run}", "a", "--steps", "99"), "found num_steps=99"),
         (("sample", "{run}", "a", "--guidance", "nan"), "guidance scale"),
         (("sample", "{run}", "a", "--guidance-schedule", "interval"), "two shares of progress"),

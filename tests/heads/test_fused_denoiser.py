@@ -150,6 +150,22 @@ def test_autocast_changes_nothing() -> None:
     expected = denoiser.begin(condition, guidance)(4, x).output
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = denoiser.begin(condition, guidance)(4, x).output
+        prepared = DenoiserSource(random_network(), SamplerBackend.FUSED).along(TIMESTEPS)
+    assert torch.equal(found, expected)
+    assert torch.equal(prepared.begin(condition, guidance)(4, x).output, expected)
+
+
+def test_default_types_change_nothing() -> None:
+    """What a caller makes new tensors of is no concern of the denoiser's, which computes in float32 on its device."""
+    condition, guidance, x = inputs(3, guided=True)
+    denoiser = FusedDenoiser(PackedNetwork(random_network()), TIMESTEPS)
+    expected = denoiser.begin(condition, guidance)(4, x).output
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = denoiser.begin(condition, guidance)(4, x).output
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert torch.equal(found, expected)
 
 

@@ -88,3 +88,40 @@ def test_only_where_it_is_of_use(transformer: Transformer, monkeypatch: pytest.M
         assert not packs(compiled)
         monkeypatch.setattr("fluid_core.backbone.linear.MOST_PACKED_BYTES", 1000)
         assert not packs(transformer)
+
+
+def test_gradients_pass_while_pictures_are_drawn(transformer: Transformer) -> None:
+    """A loss computed in a callback, or in another thread, reaches every weight."""
+    learning = copy.deepcopy(transformer)
+    with torch.no_grad(), packed_linears(learning):
+        drawn(learning)
+        with torch.enable_grad():
+            sum((hidden**3).sum() for hidden in drawn(learning)[:2]).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in learning.parameters())
+
+
+def test_copies_are_not_packed(transformer: Transformer) -> None:
+    """A model copied while it draws has nothing packed, and computes the same."""
+    with torch.no_grad():
+        with packed_linears(transformer):
+            drawn(transformer)
+            copied = copy.deepcopy(transformer)
+            assert any(module.is_packed for module in transformer.modules() if isinstance(module, Linear))
+        assert not any(module.is_packed for module in copied.modules() if isinstance(module, Linear))
+        pairs = zip(drawn(copied), drawn(transformer), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_an_interrupt_while_packing_leaves_nothing_packed(
+    transformer: Transformer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that were packed before it are as before."""
+    layers = [module for module in transformer.modules() if isinstance(module, Linear)]
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layers[2], "pack", interrupted)
+    with pytest.raises(KeyboardInterrupt), torch.no_grad(), packed_linears(transformer):
+        pass
+    assert not any(layer.is_packed for layer in layers)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from fluid_core import FluidPipeline
 from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError, PromptError
-from fluid_orders import ConfidenceOrder, FixedOrder, HaltonOrder, RasterOrder
+from fluid_orders import ConfidenceOrder, FixedOrder, FixedOrderOptions, HaltonOrder, RasterOrder
 
 WHITE = np.ones((24, 24), dtype=bool)
 
@@ -196,7 +197,7 @@ def test_more_steps_than_tokens_to_draw_are_as_many(pipeline, picture, mask, cal
     """What a mask leaves to draw is not for the caller to count; no step at all is still an error."""
     many = pipeline.inpaint("a", picture, mask, **{**call, "num_inference_steps": 64})
     assert torch.equal(many.tokens, pipeline.inpaint("a", picture, mask, **call).tokens)
-    with pytest.raises(InvalidRequestError, match="found num_steps=0"):
+    with pytest.raises(InvalidRequestError, match="num_inference_steps as a whole number of 1 or more, found 0"):
         pipeline.inpaint("a", picture, mask, **{**call, "num_inference_steps": 0})
 
 
@@ -232,9 +233,9 @@ def test_unknown_arguments_are_refused(pipeline, picture, mask):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"blend": -1}, "blend as a number of pixels, 0 or more, found -1"),
+        ({"blend": -1}, "blend as a whole number of pixels, 0 or more, found -1"),
         ({"fit": "pad"}, "'exact', 'crop' or 'stretch', found 'pad'"),
-        ({"num_images_per_prompt": 0}, "num_images_per_prompt of 1 or more, found 0"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt as a whole number of 1 or more, found 0"),
         ({"output_type": "jpeg"}, "found 'jpeg'"),
         ({"seed": [1, 2]}, r"one seed per image \(1\), found 2"),
         ({"temperature": -1.0}, "temperature"),
@@ -257,3 +258,45 @@ def test_masks_that_leave_nothing_to_draw_or_nothing_to_go_by_are_refused(pipeli
     stripes[::2] = False
     with pytest.raises(InvalidRequestError, match=r"not the whole of any token.* 3 x 3 areas of 8 x 8 pixels"):
         pipeline.inpaint("a", picture, stripes)
+
+
+def test_what_an_order_refuses_for_one_picture_it_refuses_before_any_is_drawn(pipeline, picture):
+    """Two masks leave 6 and 9 tokens to draw, and the order has steps for 6."""
+    some = np.zeros((24, 24), dtype=bool)
+    some[8:] = True
+    masks = [some, np.ones((24, 24), dtype=bool)]
+    told = []
+    settings = {"order": FixedOrder(FixedOrderOptions(steps=(2, 4))), "output_type": "tokens"}
+    pipeline.inpaint("a", picture, some, callback_on_step_end=told.append, **settings)
+    assert len(told) == 2
+    with pytest.raises(InvalidRequestError, match="9 unknown"):
+        pipeline.inpaint("a", picture, masks, callback_on_step_end=told.append, **settings)
+    assert len(told) == 2
+
+
+def test_a_tokenizer_of_another_type_can_be_edited_with(pipeline, picture, mask, call):
+    """Its tokens become those that the model takes."""
+    expected = pipeline.inpaint("a", picture, mask, **call).tokens
+    pipeline.model.tokenizer = DoubleTokens(pipeline.model.tokenizer)
+    assert torch.equal(pipeline.inpaint("a", picture, mask, **call).tokens, expected)
+
+
+class DoubleTokens(nn.Module):
+    """A tokenizer whose tokens come in double precision."""
+
+    def __init__(self, single):
+        super().__init__()
+        self._single = single
+        self.token_space, self.image_size = single.token_space, single.image_size
+
+    def precompute(self, images):
+        """As the other."""
+        return self._single.precompute(images)
+
+    def tokens(self, precomputed, *, random):
+        """The other's, in another type."""
+        return self._single.tokens(precomputed, random=random).double()
+
+    def decode(self, tokens):
+        """As the other."""
+        return self._single.decode(tokens)

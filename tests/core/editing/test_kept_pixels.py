@@ -1,8 +1,11 @@
 """The seam between what is kept and what is drawn."""
 
+import numpy as np
+import pytest
 import torch
 
-from fluid_core.editing.kept_pixels import with_kept_pixels
+from fluid_core.editing.kept_pixels import check_blend, with_kept_pixels
+from fluid_core.errors import InvalidRequestError
 
 
 def edge():
@@ -35,3 +38,13 @@ def test_blending_a_picture_that_keeps_nothing_changes_nothing():
     images = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     drawn = torch.ones(1, 4, 4, dtype=torch.bool)
     assert torch.equal(with_kept_pixels(images, torch.zeros_like(images), drawn, blend=9), images)
+
+
+def test_a_seam_is_a_whole_number_of_pixels_wide():
+    """NumPy's count, fractions and what is no number do not."""
+    unchecked = getattr(check_blend, "__wrapped__", check_blend)
+    for width in (0, 3, np.int64(3)):
+        unchecked(width)
+    for width in (-1, 2.0, float("nan"), "3", True):
+        with pytest.raises(InvalidRequestError, match="blend as a whole number of pixels, 0 or more, found"):
+            unchecked(width)

@@ -106,6 +106,7 @@ def test_a_variation_of_named_tokens(pipeline, picture, noise_of, encoded, call)
         (np.zeros((2, 3), dtype=bool), r"3 x 3 tokens .* shape \(2, 3\)"),
         (np.zeros((3, 3)), "grid of float64"),
         (np.zeros((2, 3, 3), dtype=bool), r"shape \(2, 3, 3\)"),
+        (np.zeros((5, 3, 3), dtype=bool), r"for each of 4\), found a grid of bool with shape \(5, 3, 3\)"),
         (np.ones((3, 3), dtype=bool), "leave out at least one token"),
         ("some", "a share or a grid of True and False, found 'some'"),
     ],
@@ -115,7 +116,7 @@ def test_what_can_not_be_kept_is_refused(pipeline, keep, message):
     unchecked = getattr(kept_tokens, "__wrapped__", kept_tokens)
     grid = pipeline.model.tokenizer.token_space.grid
     with pytest.raises(InvalidRequestError, match=message):
-        unchecked(keep, grid, KeyedRandom(torch.tensor([1])))
+        unchecked(keep, grid, KeyedRandom(torch.arange(4)), num_pictures=4)
 
 
 def test_variations_fit_pictures_as_inpainting_does(pipeline, noise_of, call):

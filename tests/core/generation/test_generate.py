@@ -14,6 +14,7 @@ from fluid_core.errors import (
     InvalidTokensError,
 )
 from fluid_core.generation import GenerationSettings, check_order, generate
+from fluid_core.generation.known_tokens import known_at_first
 from fluid_core.guidance import GuidanceSchedule
 
 COMBINATIONS = [("continuous", "random"), ("continuous", "raster"), ("discrete", "random"), ("discrete", "raster")]
@@ -134,6 +135,14 @@ def test_known_tokens_stay_exactly(small_model, draw, tokens, order):
     hidden = torch.where(known.view(3, 9, *[1] * len(space.token_shape)), given, filler)
     assert torch.equal(draw(model, tokens=hidden, known=known, scale=2.0), result)
     assert not same(draw(model, scale=2.0)[~known], result[~known])
+
+
+def test_known_positions_are_truth_values(small_model):
+    """Ones and zeros would be positions to index with."""
+    model, known = small_model(), (torch.arange(9) < 4).repeat(3, 1)
+    unchecked = getattr(known_at_first, "__wrapped__", known_at_first)
+    with pytest.raises(InvalidRequestError, match=r"known as True and False, found int64. Convert it with known.bool"):
+        unchecked(model, 3, torch.zeros(3, 9, 192), known.long())
 
 
 @pytest.mark.parametrize(("tokens", "order"), COMBINATIONS)

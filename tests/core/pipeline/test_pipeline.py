@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 
 from fluid_core import FluidPipeline
+from fluid_core.configuration import BackboneConfig
 from fluid_core.errors import IncompatibleComponentsError, InvalidRequestError, PromptError
+from fluid_core.pipeline.image_seeds import image_seeds
 from fluid_orders import HaltonOrder
 
 
@@ -72,6 +74,54 @@ def test_a_seed_decides_the_pictures(pipeline):
     assert torch.equal(unseeded.images, pipeline(["a", "a"], seed=unseeded.seeds, **call).images)
 
 
+@pytest.mark.parametrize(
+    ("seed", "generator", "message"),
+    [
+        ("7", None, "whole number from 0 to .*, found '7'"),
+        (b"7", None, "found b'7'"),
+        ([1.5], None, "found 1.5"),
+        (np.array([1.5]), None, "found 1.5"),
+        (True, None, "found True"),
+        (None, 7, "a torch.Generator, or a list of them, found one of type int"),
+        (None, [None], "found one of type NoneType"),
+    ],
+)
+def test_what_is_no_seed_is_refused(seed, generator, message):
+    """Texts, fractions and truth values among them."""
+    unchecked = getattr(image_seeds, "__wrapped__", image_seeds)
+    with pytest.raises(InvalidRequestError, match=message):
+        unchecked(1, seed, generator)
+
+
+def test_seeds_of_numpy_and_torch_are_seeds(pipeline):
+    """One or several, as they come out of a computation."""
+    call = {"output_type": "pt", "num_inference_steps": 2}
+    expected = pipeline(["a", "b"], seed=7, **call)
+    assert torch.equal(pipeline(["a", "b"], seed=np.int64(7), **call).images, expected.images)
+    for seeds in (np.array(expected.seeds), torch.tensor(expected.seeds)):
+        assert torch.equal(pipeline(["a", "b"], seed=seeds, **call).images, expected.images)
+    assert torch.equal(pipeline(["a", "b"], seed=torch.tensor(7), **call).images, expected.images)
+
+
+def test_a_model_in_training_evaluates_while_it_draws(small_model):
+    """Nothing is dropped out, no global random number is drawn, and afterwards every part trains again that did."""
+    model = small_model(backbone=BackboneConfig(width=32, depth=2, num_heads=2, aligner_depth=1, dropout=0.5))
+    pipeline = FluidPipeline(model)
+    call = {"seed": 7, "num_inference_steps": 2, "output_type": "pt", "guidance_scale": 2.0}
+    expected = pipeline("a", **call).images
+    model.train()
+    before = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    assert torch.equal(pipeline("a", **call).images, expected)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model.modules()] == before
+    assert model.training
+    picture = torch.rand(3, 24, 24, generator=generator(0))
+    for _ in range(2):
+        found = pipeline.variation(picture, "a", **call).images
+        assert torch.equal(found, pipeline.variation(picture, "a", **call).images)
+
+
 def test_the_first_images_of_a_seed_stay_when_more_are_asked_for(pipeline):
     """An image's own seed follows from its place, so asking for more images changes none."""
     few = pipeline("a", seed=7, num_images_per_prompt=2, num_inference_steps=1)
@@ -109,14 +159,20 @@ def test_the_global_generator_is_left_alone(pipeline):
         ({"seed": 2**63}, "from 0 to"),
         ({"seed": [-1]}, "from 0 to"),
         ({"generator": []}, r"one generator per image \(1\), found 0"),
-        ({"num_images_per_prompt": 0}, "num_images_per_prompt of 1 or more, found 0"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps as a whole number of 1 or more, found 2.5"),
+        ({"num_head_steps": 2.5}, "num_head_steps as a whole number of 1 or more, found 2.5"),
+        ({"num_images_per_prompt": 1.5}, "found 1.5"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt as a whole number of 1 or more, found 0"),
         ({"output_type": "jpeg"}, "found 'jpeg'"),
-        ({"num_inference_steps": 0}, "found num_steps=0"),
+        ({"num_inference_steps": 0}, "num_inference_steps as a whole number of 1 or more, found 0"),
         ({"num_inference_steps": 10}, "found num_steps=10"),
         ({"num_head_steps": 0}, "0"),
         ({"guidance_scale": float("nan")}, "guidance scale"),
         ({"guidance_schedule": "cubic"}, "'cosine' or 'interval', found 'cubic'"),
         ({"guidance_schedule": "interval"}, "needs an interval of two shares of progress"),
+        ({"guidance_schedule": "interval", "guidance_interval": 0.5}, "two shares of progress.*found 0.5"),
+        ({"guidance_scale": "3"}, "guidance scale of 0 or more, found '3'"),
+        ({"temperature": "1"}, "temperature of 0 or more, found '1'"),
         ({"guidance_interval": (0.2, 0.8)}, "no meaning in the schedule 'constant'"),
         ({"temperature": -1.0}, "temperature"),
     ],

@@ -93,5 +93,8 @@ def test_what_does_not_fit_is_refused(small_model):
         pipeline(prompt_embeds=narrow)
     with pytest.raises(InvalidRequestError, match="found a row without"):
         pipeline(prompt_embeds=attrs.evolve(embeds, mask=torch.zeros_like(embeds.mask)))
+    for kind in (torch.float32, torch.int64):
+        with pytest.raises(InvalidRequestError, match=r"True and False, found one of .*Convert it with mask.bool"):
+            pipeline(prompt_embeds=attrs.evolve(embeds, mask=embeds.mask.to(kind)))
     with pytest.raises(PromptError, match=r"one per prompt \(3\), found 2"):
         pipeline(["a", "b", "c"], negative_prompt_embeds=embeds, guidance_scale=2.0)

@@ -185,6 +185,10 @@ def test_a_file_of_prompts_reaches_the_pictures(fluid, saved_model, tmp_path):
     # In batches of their own with a negative prompt, so up to rounding.
     assert np.array_equal(pixels(folder / "00000.png"), pixels(folder / "00002.png"))
     assert not np.array_equal(pixels(folder / "00000.png"), pixels(folder / "00001.png"))
+    (tmp_path / "other.jsonl").write_text("\n".join(map(json.dumps, [*lines[:2], {**lines[2], "seed": 12}])))
+    code, _, err = fluid("sample", saved_model, "--prompts", "other.jsonl", *call, "--out", "drawn")
+    assert code == 1
+    assert "seed of 00002.png: 11 before, 12 now" in err
     code, _, err = fluid(
         "sample", saved_model, "a red circle", "--negative-prompt", "a blue square", "--prompts", "p.jsonl"
     )

@@ -79,6 +79,15 @@ def test_guidance_without_a_negative_prompt_uses_the_empty_prompt(small_model, f
     assert not torch.allclose(guided, other, atol=1e-3)
 
 
+def test_the_empty_prompt_outlives_inference_mode(small_model, frozen):
+    """A first call in inference mode leaves states that training can use."""
+    model = small_model(text_encoder=frozen, unconditional="empty-prompt")
+    with torch.inference_mode():
+        FluidPipeline(model)("a cat", guidance_scale=3.0, **CALL)
+    model.unconditional_text(2).states.square().mean().backward()
+    assert float(model.aligner.projection.weight.grad.abs().sum()) > 0
+
+
 def test_the_choice_is_saved_with_the_model(small_model, frozen, tmp_path):
     """A loaded model has the same unconditional text, and no learned state beside it."""
     model = small_model(text_encoder=frozen, unconditional="empty-prompt")

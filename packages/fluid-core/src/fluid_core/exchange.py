@@ -33,7 +33,7 @@ class TrainedPermutations(StrEnum):
     """Permutations drawn at random: the model can start from any set of known tokens."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class TrainingView:
     """What a training step shows and what it predicts: a permutation plus a cut.
 
@@ -59,7 +59,7 @@ class TrainingView:
         return TrainingView(order=self.order[rows], num_known=self.num_known[rows])
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class TextFeatures:
     """Encoded prompts: one state per text token, and which of them are real (True) rather than padding."""
 
@@ -103,7 +103,7 @@ class BatchShare:
         return slice(self.first, self.first + self.count)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class TokenLoss:
     """Loss of each token, unreduced: core sums and counts, since the number of predicted tokens varies.
 

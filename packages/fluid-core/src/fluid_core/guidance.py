@@ -1,11 +1,13 @@
 """Classifier-free guidance: its scale as a function of how much of the image a step leaves known."""
 
 import math
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import attrs
 
 from fluid_core.errors import InvalidRequestError
+from fluid_core.number_types import is_real_number
 
 GuidanceKind = Literal["constant", "linear", "cosine", "interval"]
 
@@ -35,9 +37,9 @@ class GuidanceSchedule:
     """Two shares of progress, 0 <= first < second <= 1: needed by `interval`, and by nothing else."""
 
     def __attrs_post_init__(self) -> None:
-        if not math.isfinite(self.scale) or self.scale < 0:
+        if not is_real_number(self.scale) or not math.isfinite(self.scale) or self.scale < 0:
             raise InvalidRequestError(
-                f"Expected a guidance scale of 0 or more, found {self.scale}. Use 1 for no guidance."
+                f"Expected a guidance scale of 0 or more, found {self.scale!r}. Use 1 for no guidance."
             )
         if self.kind not in get_args(GuidanceKind):
             *others, last = (repr(kind) for kind in get_args(GuidanceKind))
@@ -73,5 +75,6 @@ class GuidanceSchedule:
         return self.scale if self.interval is None or self.on(share_after) else 1.0
 
 
-def _is_interval(value: tuple[float, float] | None) -> bool:
-    return value is not None and len(value) == 2 and 0.0 <= value[0] < value[1] <= 1.0
+def _is_interval(value: Any) -> bool:
+    whole = isinstance(value, Sequence) and len(value) == 2 and all(is_real_number(share) for share in value)
+    return whole and 0.0 <= value[0] < value[1] <= 1.0

@@ -22,7 +22,7 @@ _WEYL_0, _WEYL_1 = 0x9E3779B9, 0xBB67AE85
 _NUM_ROUNDS = 10
 _MOST_IN_NUMPY = 1 << 14
 
-Words = TypeVar("Words", Tensor, NDArray[numpy.int64])
+_Words = TypeVar("_Words", Tensor, NDArray[numpy.int64])
 
 
 def _philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, k0: Tensor, k1: Tensor) -> tuple[Tensor, ...]:
@@ -35,7 +35,7 @@ def _philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, k0: Tensor, k1: Tens
     return tuple(torch.from_numpy(word) for word in _rounds(*(word.numpy() for word in words)))
 
 
-def _rounds(c0: Words, c1: Words, c2: Words, c3: Words, k0: Words, k1: Words) -> tuple[Words, ...]:
+def _rounds(c0: _Words, c1: _Words, c2: _Words, c3: _Words, k0: _Words, k1: _Words) -> tuple[_Words, ...]:
     for _ in range(_NUM_ROUNDS):
         # A product may need all 64 bits and wrap into the sign; the bits themselves are right.
         product_0, product_1 = c0 * _MULTIPLIER_0, c2 * _MULTIPLIER_1

@@ -310,7 +310,9 @@ class FluidModel(nn.Module):
         if not self.text_encoder.frozen:
             found = encoder.encode_empty()
         else:
-            self._empty_prompt = found = self._empty_prompt or encoder.encode_empty()
+            # It outlives a caller's inference mode, whose tensors no gradient could pass.
+            with torch.inference_mode(False), torch.no_grad():
+                self._empty_prompt = found = self._empty_prompt or encoder.encode_empty()
         return TextFeatures(states=found.states.to(self.device), mask=found.mask.to(self.device))
 
     def unconditional_text(self, batch_size: int) -> AlignedText:

@@ -24,4 +24,5 @@ def with_overrides(options: Options, settings: SamplerSettings, *, adjustable: f
     try:
         return attrs.evolve(options, **settings.options)
     except (TypeError, ValueError) as error:
-        raise InvalidRequestError(f"The head refused its sampling options: {error}.") from error
+        # Validators of attrs append the attribute, the value and more to their message.
+        raise InvalidRequestError(f"The head refused its sampling options: {next(iter(error.args), error)}.") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,15 +25,17 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
         """All outputs."""
-        if self._packed is None:
+        packed = self._packed_in_use()
+        if packed is None:
             return super().forward(x)
-        return self._by_packed(x, 0, self.out_features)
+        return self._by_packed(packed, x, 0, self.out_features)
 
     def part(self, x: Float[Tensor, "*rows inputs"], start: int, stop: int) -> Float[Tensor, "*rows some_outputs"]:
         """The outputs from number `start` on that come before `stop`."""
-        if self._packed is None:
+        packed = self._packed_in_use()
+        if packed is None:
             return functional.linear(x, self.weight[start:stop], self.bias[start:stop])
-        return self._by_packed(x, start, stop)
+        return self._by_packed(packed, x, start, stop)
 
     def pack(self) -> None:
         """Multiply with packed copies of the weights as they are now, until `unpack`."""
@@ -47,12 +50,19 @@ class Linear(nn.Linear):
         """Whether packed copies are in use."""
         return self._packed is not None
 
-    def _by_packed(self, x: Tensor, start: int, stop: int) -> Tensor:
-        assert self._packed is not None
-        packed = self._packed.get((start, stop))
-        if packed is None:
-            packed = self._packed[start, stop] = PackedLinear(self.weight[start:stop], self.bias[start:stop])
-        return packed(x)
+    def __getstate__(self) -> dict[str, Any]:
+        """Packed copies stay behind: who copies or stores a layer while it is packed gets one that is not."""
+        return {**self.__dict__, "_packed": None}
+
+    def _packed_in_use(self) -> dict[tuple[int, int], PackedLinear] | None:
+        # A callback, or another thread, may compute a loss while pictures are drawn: gradients need the weights.
+        return None if torch.is_grad_enabled() else self._packed
+
+    def _by_packed(self, packed: dict[tuple[int, int], PackedLinear], x: Tensor, start: int, stop: int) -> Tensor:
+        part = packed.get((start, stop))
+        if part is None:
+            part = packed[start, stop] = PackedLinear(self.weight[start:stop], self.bias[start:stop])
+        return part(x)
 
 
 @contextmanager
@@ -64,9 +74,9 @@ def packed_linears(stack: nn.Module) -> Iterator[None]:
     """
     layers = [module for module in stack.modules() if isinstance(module, Linear) and not module.is_packed]
     layers = layers if _can_be_packed(stack, layers) else []
-    for layer in layers:
-        layer.pack()
     try:
+        for layer in layers:
+            layer.pack()
         yield
     finally:
         for layer in layers:

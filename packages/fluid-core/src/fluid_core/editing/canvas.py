@@ -11,6 +11,7 @@ from fluid_core.editing.given_pictures import GivenMask, GivenPicture, as_masks,
 from fluid_core.editing.picture_fitting import Fit, fitted
 from fluid_core.editing.token_areas import tokens_touched
 from fluid_core.errors import InvalidRequestError
+from fluid_core.number_types import is_real_number
 from fluid_core.token_space import Grid
 
 ImageBox = tuple[int, int, int, int]
@@ -107,7 +108,7 @@ def whole_canvases(
 
 def _checked_box(box: Sequence[int | float], *, width: int, height: int) -> ImageBox:
     sides = tuple(box)
-    whole = len(sides) == 4 and all(int(side) == side for side in sides)
+    whole = len(sides) == 4 and all(is_real_number(side) and float(side).is_integer() for side in sides)
     inside = whole and 0 <= sides[0] < sides[2] <= width and 0 <= sides[1] < sides[3] <= height
     if not inside:
         raise InvalidRequestError(

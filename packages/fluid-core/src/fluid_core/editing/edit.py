@@ -63,7 +63,9 @@ def draw_variation(
     """The tokens of pictures in [0, 1] that `keep` says, and new ones in place of the others."""
     check_editable(model, settings.order)
     drawing = prepare_drawing(model, prompt, settings, num_pictures=len(pictures))
-    known = kept_tokens(keep, model.tokenizer.token_space.grid, drawing.random.child(_CHOICE))
+    num_pictures = len(drawing.seeds) // settings.num_images_per_prompt
+    grid = model.tokenizer.token_space.grid
+    known = kept_tokens(keep, grid, drawing.random.child(_CHOICE), num_pictures=num_pictures)
     return _draw_around(drawing, pictures, known)
 
 

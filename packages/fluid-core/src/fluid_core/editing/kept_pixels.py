@@ -6,12 +6,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fluid_core.errors import InvalidRequestError
+from fluid_core.number_types import is_whole_number
 
 
 def check_blend(blend: int) -> None:
     """Raise `InvalidRequestError` unless `blend` is a whole number of pixels from 0."""
-    if int(blend) != blend or blend < 0:
-        raise InvalidRequestError(f"Expected blend as a number of pixels, 0 or more, found {blend}.")
+    if not is_whole_number(blend) or blend < 0:
+        raise InvalidRequestError(f"Expected blend as a whole number of pixels, 0 or more, found {blend!r}.")
 
 
 def with_kept_pixels(

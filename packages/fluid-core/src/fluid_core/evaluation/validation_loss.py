@@ -8,6 +8,7 @@ from fluid_core.data.batches import stack_items
 from fluid_core.data.captioned_images import CaptionedImage
 from fluid_core.data.encoded_images import EncodedImage
 from fluid_core.errors import InvalidRequestError
+from fluid_core.evaluation_mode import evaluation_mode
 from fluid_core.exchange import EncodedBatch
 from fluid_core.model import FluidModel
 
@@ -28,11 +29,9 @@ def validation_loss(
             f"Expected at least one item and a batch_size of 1 or more, found {len(items)} items and a batch_size of "
             f"{batch_size}."
         )
-    was_training = model.training
-    model.eval()
     sums: dict[str, float] = {}
     num_tokens = 0
-    try:
+    with evaluation_mode(model):
         for first in range(0, len(items), batch_size):
             batch = stack_items(items[first : first + batch_size])
             encoded = batch if isinstance(batch, EncodedBatch) else model.encode(batch.images, batch.captions)
@@ -41,6 +40,4 @@ def validation_loss(
             num_tokens += loss.num_tokens
             for name, value in {"loss": loss.total, **loss.parts}.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
-    finally:
-        model.train(was_training)
     return {name: value / num_tokens for name, value in sums.items()}

@@ -46,7 +46,8 @@ def known_at_first(
     """The state before the first step: nothing, or what was given; a copy, checked.
 
     Raises `InvalidRequestError` for one of the two without the other, for other shapes than those of `batch_size`
-    images, and for different numbers of known tokens; `InvalidTokensError` for known tokens that are none.
+    images, for a `known` that is not of truth values, and for different numbers of known tokens; `InvalidTokensError`
+    for known tokens that are none.
     """
     space, device = model.tokenizer.token_space, model.device
     empty = space.empty(batch_size, device)
@@ -60,6 +61,11 @@ def known_at_first(
         raise InvalidRequestError(
             f"Expected tokens of shape {tuple(empty.shape)} and known of shape {tuple(empty.shape[:2])} for "
             f"{batch_size} images of this model, found {tuple(tokens.shape)} and {tuple(known.shape)}."
+        )
+    if known.dtype != torch.bool:
+        raise InvalidRequestError(
+            f"Expected known as True and False, found {str(known.dtype).removeprefix('torch.')}. Convert it with "
+            "known.bool()."
         )
     tokens, known = tokens.to(device), known.to(device)
     counts = known.sum(dim=1)

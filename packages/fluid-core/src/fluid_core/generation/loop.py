@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fluid_core.backbone.linear import packed_linears
 from fluid_core.errors import InvalidComponentError, InvalidRequestError
+from fluid_core.evaluation_mode import evaluation_mode
 from fluid_core.exchange import Guidance, SamplingRequest
 from fluid_core.generation.hidden_readers import HiddenVectors, hidden_reader
 from fluid_core.generation.known_tokens import known_at_first
@@ -44,7 +45,8 @@ def generate(
     `order` replaces the model's own where it was trained for that. `sampler` is what `build_sampler` made of
     `settings.sampler_settings`, from a caller that wants to know what runs; by default it is made here. `tokens` and
     `known` (both or none) fix part of the images: what `tokens` holds elsewhere makes no difference, and every image
-    must have the same number of known tokens. `callback` is told the state after each step.
+    must have the same number of known tokens. `callback` is told the state after each step. The model evaluates
+    meanwhile, whatever it did before.
 
     Raises `InvalidRequestError`, `InvalidTokensError` or `IncompatibleComponentsError` for a request that order, head
     or model can not honour, and `InvalidComponentError` for an order that breaks its contract.
@@ -75,9 +77,9 @@ def generate(
     steps = order.generation(~state.known, space.grid, num_steps=settings.num_steps, random=random.child(0))
 
     guided = settings.guidance.active
-    if guided:
-        negative = negative or model.unconditional_text(batch_size)
-    with packed_linears(model.transformer):
+    with evaluation_mode(model), packed_linears(model.transformer):
+        if guided:
+            negative = negative or model.unconditional_text(batch_size)
         reader = hidden_reader(model, text, negative if guided else None, state)
         step = 0
         while (positions := steps.propose()) is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import SamplerBackend, SamplerSettings, sampler_backend
 from fluid_core.guidance import GuidanceSchedule
+from fluid_core.number_types import is_real_number
 
 
 @attrs.frozen(kw_only=True)
@@ -28,8 +29,8 @@ class GenerationSettings:
     head_options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        if not math.isfinite(self.temperature) or self.temperature < 0:
-            raise InvalidRequestError(f"Expected a temperature of 0 or more, found {self.temperature}.")
+        if not is_real_number(self.temperature) or not math.isfinite(self.temperature) or self.temperature < 0:
+            raise InvalidRequestError(f"Expected a temperature of 0 or more, found {self.temperature!r}.")
 
     @property
     def sampler_settings(self) -> SamplerSettings:

@@ -10,6 +10,8 @@ from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import SamplerBackend, TextFeatures
 from fluid_core.generation import GenerationProgress, GenerationSettings
 from fluid_core.guidance import GuidanceKind, GuidanceSchedule
+from fluid_core.number_types import is_whole_number
+from fluid_core.pipeline.image_seeds import GivenSeed
 from fluid_core.protocols import OrderPolicy
 
 OutputType = Literal["pil", "np", "pt", "tokens"]
@@ -31,7 +33,7 @@ class CallArguments(TypedDict, total=False):
     guidance_interval: tuple[float, float] | None
     temperature: float
     num_images_per_prompt: int
-    seed: int | Sequence[int] | None
+    seed: GivenSeed | None
     generator: torch.Generator | Sequence[torch.Generator] | None
     order: OrderPolicy | None
     output_type: OutputType
@@ -78,7 +80,7 @@ class CallSettings:
     num_images_per_prompt: int = 1
     """Images of each prompt, which stand in a row in the result."""
 
-    seed: int | Sequence[int] | None = None
+    seed: GivenSeed | None = None
     """One integer, from which every image gets a seed of its own by its place, or one seed for each image."""
 
     generator: torch.Generator | Sequence[torch.Generator] | None = None
@@ -94,10 +96,9 @@ class CallSettings:
     """Told the state after each step."""
 
     def __attrs_post_init__(self) -> None:
-        if self.num_images_per_prompt < 1:
-            raise InvalidRequestError(
-                f"Expected num_images_per_prompt of 1 or more, found {self.num_images_per_prompt}."
-            )
+        _check_count("num_inference_steps", self.num_inference_steps)
+        _check_count("num_head_steps", self.num_head_steps)
+        _check_count("num_images_per_prompt", self.num_images_per_prompt)
         if self.output_type not in ("pil", "np", "pt", "tokens"):
             raise InvalidRequestError(
                 f"Expected output_type 'pil', 'np', 'pt' or 'tokens', found {self.output_type!r}."
@@ -115,3 +116,8 @@ class CallSettings:
                 scale=self.guidance_scale, kind=self.guidance_schedule, interval=self.guidance_interval
             ),
         )
+
+
+def _check_count(name: str, value: Any) -> None:
+    if value is not None and (not is_whole_number(value) or value < 1):
+        raise InvalidRequestError(f"Expected {name} as a whole number of 1 or more, found {value!r}.")

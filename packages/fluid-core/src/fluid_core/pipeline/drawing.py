@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 import attrs
 import torch
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from fluid_core.errors import InvalidRequestError, PromptError
+from fluid_core.evaluation_mode import evaluation_mode
 from fluid_core.generation import GenerationProgress, GenerationSettings, check_order, generate
 from fluid_core.keyed_random import KeyedRandom
 from fluid_core.model import FluidModel
@@ -58,17 +59,20 @@ class Drawing:
         Images with the same number of known tokens are drawn together, and the callback is told of each such group in
         turn. Where fewer tokens are unknown than steps were asked for, there is one step for each of them.
         """
-        result = tokens.clone()
-        num_unknown = (~known).sum(dim=1)
-        for count in sorted(set(num_unknown.tolist())):
-            rows = (num_unknown == count).nonzero()[:, 0]
-            wanted = self.settings.num_steps
+        # A tokenizer whose weights were cast may give tokens of another type.
+        result = tokens.to(self.model.tokenizer.token_space.dtype, copy=True)
+        groups = self._groups(known)
+        for rows, num_steps in groups:
+            # What the order refuses for one group, it refuses before another is drawn.
+            grid, random = self.model.tokenizer.token_space.grid, self.random.rows(rows)
+            self.order.generation(~known[rows], grid, num_steps=num_steps, random=random)
+        for rows, num_steps in groups:
             result[rows] = generate(
                 self.model,
                 _rows(self.text, rows),
                 negative=None if self.negative is None else _rows(self.negative, rows),
                 random=self.random.rows(rows),
-                settings=attrs.evolve(self.settings, num_steps=None if wanted is None else min(wanted, count)),
+                settings=attrs.evolve(self.settings, num_steps=num_steps),
                 order=self.order,
                 sampler=self.sampler,
                 tokens=tokens[rows],
@@ -76,6 +80,15 @@ class Drawing:
                 callback=self.callback,
             )
         return result
+
+    def _groups(self, known: Bool[Tensor, "images length"]) -> list[tuple[Int[Tensor, "rows"], int | None]]:
+        """Images with equally many unknown tokens, where there are any, and the steps to draw those in."""
+        num_unknown = (~known).sum(dim=1)
+        counts = sorted(set(num_unknown.tolist()) - {0})
+        wanted = self.settings.num_steps
+        return [
+            ((num_unknown == count).nonzero()[:, 0], None if wanted is None else min(wanted, count)) for count in counts
+        ]
 
 
 def prepare_drawing(
@@ -107,7 +120,7 @@ def prepare_drawing(
     seeds = image_seeds(num_rows * settings.num_images_per_prompt, settings.seed, settings.generator)
     order = settings.order or model.order
     check_order(model, order)
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(model):
         # Before the text, which may take seconds to encode: what the head refuses is refused at once.
         sampler = build_sampler(model.head, generation.sampler_settings, order=order)  # type: ignore[arg-type]
         text = model.unconditional_text(len(seeds)) if wanted is None else _aligned(model, wanted, len(seeds))

@@ -20,12 +20,14 @@ from fluid_core.editing.kept_pixels import check_blend, with_kept_pixels
 from fluid_core.editing.kept_tokens import KeptTokens
 from fluid_core.editing.picture_fitting import Fit, check_fit
 from fluid_core.editing.token_areas import pixels_of_tokens
+from fluid_core.evaluation_mode import evaluation_mode
 from fluid_core.exchange import SamplerBackend, TextFeatures
 from fluid_core.generation import GenerationProgress
 from fluid_core.guidance import GuidanceKind
 from fluid_core.model import FluidModel
 from fluid_core.pipeline.call_settings import CallArguments, CallSettings, OutputType
 from fluid_core.pipeline.drawing import prepare_drawing
+from fluid_core.pipeline.image_seeds import GivenSeed
 from fluid_core.pipeline.model_placement import move_model
 from fluid_core.pipeline.output import PipelineOutput, pipeline_output
 from fluid_core.protocols import OrderPolicy
@@ -38,7 +40,11 @@ UNKNOWN_GREY = 0.5
 
 
 class FluidPipeline:
-    """A model ready to draw pictures for prompts."""
+    """A model ready to draw pictures for prompts.
+
+    The model evaluates from then on. If it is put back to training, calls of the pipeline evaluate all the same, and
+    leave it as they found it.
+    """
 
     def __init__(self, model: FluidModel, *, weights: str = "raw") -> None:
         self.model = model.eval()
@@ -85,7 +91,7 @@ class FluidPipeline:
         guidance_interval: tuple[float, float] | None = None,
         temperature: float = 1.0,
         num_images_per_prompt: int = 1,
-        seed: int | Sequence[int] | None = None,
+        seed: GivenSeed | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         order: OrderPolicy | None = None,
         output_type: OutputType = "pil",
@@ -222,7 +228,7 @@ class FluidPipeline:
 
         Raises `PromptError` for an empty prompt, or one that the encoder refuses.
         """
-        with torch.no_grad():
+        with torch.no_grad(), evaluation_mode(self.model):
             return self.model.encode_text([prompts] if isinstance(prompts, str) else list(prompts))
 
     def release_text_encoder(self) -> "FluidPipeline":

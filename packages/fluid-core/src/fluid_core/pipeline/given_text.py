@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
+import torch
 
 from fluid_core.errors import InvalidRequestError, PromptError
 from fluid_core.exchange import TextFeatures
@@ -33,7 +34,7 @@ class GivenText:
 
         `width` is that of the text encoder. Where `num_prompts` is known, there is one row, or one for each of them.
         Raises `PromptError` for a wrong number, and `InvalidRequestError` if both were given, or states of a wrong
-        shape.
+        shape or with a mask of another type.
         """
         if prompt is not None and embeds is not None:
             raise InvalidRequestError(f"Expected {name} or {name}_embeds, found both. Leave one of them out.")
@@ -45,8 +46,7 @@ class GivenText:
         given = cls(prompts=prompts, embeds=embeds)
         if given.num_prompts == 0:
             raise PromptError(f"Expected at least one {name.replace('_', ' ')}, found an empty list.")
-        one_for_all = isinstance(prompt, str) or (embeds is not None and given.num_prompts == 1)
-        if num_prompts is not None and given.num_prompts != num_prompts and not one_for_all:
+        if num_prompts is not None and given.num_prompts not in (1, num_prompts):
             raise PromptError(
                 f"Expected one {name.replace('_', ' ')} or one per prompt ({num_prompts}), found {given.num_prompts}."
             )
@@ -71,6 +71,11 @@ def _check_embeds(embeds: TextFeatures, *, name: str, width: int) -> None:
             f"Expected {name}_embeds to be TextFeatures, as encode_prompts makes them, found {type(embeds).__name__}."
         )
     states, mask = embeds.states, embeds.mask
+    if mask.dtype != torch.bool:
+        raise InvalidRequestError(
+            f"Expected {name}_embeds with a mask of True and False, found one of "
+            f"{str(mask.dtype).removeprefix('torch.')}. Convert it with mask.bool(), where True is a state to look at."
+        )
     if states.ndim != 3 or states.shape[2] != width or states.shape[:2] != mask.shape:
         raise InvalidRequestError(
             f"Expected {name}_embeds with states of shape (prompts, text length, {width}) and a mask of the first two, "

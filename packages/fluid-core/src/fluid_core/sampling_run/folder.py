@@ -157,8 +157,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def _image_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs for one picture that the seed of the run does not decide; nothing if there is nothing."""
-    for key in ("prompt", "negative_prompt", "metadata"):
+    """What differs for one picture; nothing if there is nothing. Its seed may come from a file of prompts."""
+    for key in ("prompt", "negative_prompt", "seed", "metadata"):
         if before.get(key) != now[key]:
             return f"{key} of {now['file']}: {before.get(key)!r} before, {now[key]!r} now"
     return ""

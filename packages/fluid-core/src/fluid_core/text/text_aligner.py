@@ -15,7 +15,7 @@ from fluid_core.exchange import TextFeatures
 from fluid_core.text.options import UnconditionalText
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class AlignedText:
     """Text as the backbone sees it: states of its own width, and which of them are real."""
 

@@ -81,7 +81,9 @@ class FusedEvaluation:
         num_steps = max(1, rows_per_chunk // max(1, num_rows)) if len(chunks) == 1 else 1
         num_steps = min(num_steps, len(time_vectors))
         # Written anew for every block: fresh memory would cost as much as a tenth of the products.
-        memory = torch.empty(num_steps * num_rows, sum(packed.modulation_sizes))
+        memory = torch.empty(
+            num_steps * num_rows, sum(packed.modulation_sizes), dtype=torch.float32, device=chunks[0].device
+        )
         self._chunks = [
             _Chunk(
                 packed,

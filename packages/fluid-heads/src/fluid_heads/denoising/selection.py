@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from fluid_core.errors import InvalidRequestError
 from fluid_core.exchange import SamplerBackend
 from fluid_heads.denoising.evaluation import Denoiser, ReferenceDenoiser
@@ -10,6 +12,7 @@ from fluid_heads.denoising.fused import FusedDenoiser
 from fluid_heads.denoising.network import DenoisingNetwork
 from fluid_heads.denoising.packed_network import PackedNetwork
 from fluid_heads.kernels import uses_kernels
+from fluid_heads.precision import without_autocast
 
 if TYPE_CHECKING:
     from fluid_heads.kernels.cuda_denoiser import CudaNetwork
@@ -41,10 +44,11 @@ class DenoiserSource:
         """The network prepared for the kernels, if they are what runs."""
 
         if backend is not SamplerBackend.REFERENCE:
-            if uses_kernels(device_type):
-                self.kernels = _with_kernels(network)
-            elif device_type == "cpu":
-                self._packed = PackedNetwork(network)
+            with without_autocast(torch.device(device_type)):
+                if uses_kernels(device_type):
+                    self.kernels = _with_kernels(network)
+                elif device_type == "cpu":
+                    self._packed = PackedNetwork(network)
         fused = self._packed is not None or self.kernels is not None
         if backend is SamplerBackend.FUSED and not fused:
             lacks_triton = device_type == "cuda" and not uses_kernels(device_type)
@@ -59,8 +63,9 @@ class DenoiserSource:
 
     def along(self, timesteps: Sequence[int | float]) -> Denoiser:
         """The denoiser for these timesteps."""
-        if self.kernels is not None:
-            return self.kernels.along(timesteps)
-        if self._packed is not None:
-            return FusedDenoiser(self._packed, timesteps)
-        return ReferenceDenoiser(self._network, timesteps)
+        with without_autocast(next(self._network.parameters()).device):
+            if self.kernels is not None:
+                return self.kernels.along(timesteps)
+            if self._packed is not None:
+                return FusedDenoiser(self._packed, timesteps)
+            return ReferenceDenoiser(self._network, timesteps)

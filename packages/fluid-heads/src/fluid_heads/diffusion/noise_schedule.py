@@ -79,21 +79,6 @@ def _check_num_steps(num_steps: int, first_timestep: int) -> None:
         )
 
 
-def ddim_timesteps(num_steps: int) -> list[int]:
-    """`num_steps` timesteps with a constant whole stride from 0, the spacing of DDIM (arXiv 2010.02502).
-
-    Raises `InvalidRequestError` if no whole stride gives exactly that many.
-    """
-    for stride in range(1, NUM_TIMESTEPS + 1):
-        timesteps = list(range(0, NUM_TIMESTEPS, stride))
-        if len(timesteps) == num_steps:
-            return timesteps
-    raise InvalidRequestError(
-        f"Expected a number of steps that a whole stride through {NUM_TIMESTEPS} timesteps gives, found {num_steps}. "
-        "Choose one such as 10, 20, 25, 50 or 100."
-    )
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class NoiseSchedule:
     """Coefficients of the forward and the reverse process at every step, each a float64 table.

@@ -112,10 +112,10 @@ class DiffusionOptions:
     """
 
     final_num_sampling_steps: int | None = attrs.field(default=None, validator=whole_number(at_least=1, or_none=True))
-    """Steps for the last tokens of an image, at most `num_sampling_steps`; None spends the same on all tokens.
+    """Where the number of steps falls to, at most `num_sampling_steps`; None spends the same on all tokens.
 
-    The number falls linearly from `num_sampling_steps` with the share of tokens that are known (DiSA, arXiv
-    2505.20297).
+    It falls linearly from `num_sampling_steps` with the share of an image's tokens that are known before they are drawn
+    (DiSA, arXiv 2505.20297). A last token drawn by itself gets this many; of several drawn at once all get some more.
     """
 
     first_timestep: int = attrs.field(default=980, validator=[whole_number(at_least=0), le(NUM_TIMESTEPS - 1)])

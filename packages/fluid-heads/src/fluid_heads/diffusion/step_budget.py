@@ -6,7 +6,7 @@ from fluid_core.errors import InvalidRequestError
 def num_steps_at(progress: float, *, num_steps: int, final_num_steps: int | None) -> int:
     """Steps of the reverse process when a share `progress` (0 to 1) of an image's tokens is known.
 
-    Falls linearly from `num_steps` for the first tokens to `final_num_steps` for the last, rounded; None spends
+    Falls linearly from `num_steps` for the first tokens to `final_num_steps` where all are known, rounded; None spends
     `num_steps` on all of them. The more tokens are known, the less is left open about the next one, and the fewer
     steps it takes to draw it (DiSA, arXiv 2505.20297).
 

@@ -10,6 +10,7 @@ from fluid_core.contact_sheet import save_image
 from fluid_core.evaluation.image_similarity import psnr
 from fluid_core.evaluation.reconstruction import LARGEST_PSNR, reconstruct
 from fluid_core.evaluation.reconstruction_sheet import reconstruction_sheet
+from fluid_core.evaluation_mode import evaluation_mode
 from fluid_core.pipeline import to_pil
 from fluid_core.protocols import Tokenizer
 
@@ -24,16 +25,12 @@ def reconstructed(
     The tokenizer evaluates meanwhile. A draw from a posterior follows from an image's place alone.
     """
     assert isinstance(tokenizer, nn.Module)
-    training = tokenizer.training
-    tokenizer.eval()
-    try:
-        found = []
+    found = []
+    with evaluation_mode(tokenizer):
         for first in range(0, len(images), _BATCH_SIZE):
             batch = images[first : first + _BATCH_SIZE].to(device)
             found.append(reconstruct(tokenizer, batch, seed=0, first=first)[2].cpu())
-        return torch.cat(found)
-    finally:
-        tokenizer.train(training)
+    return torch.cat(found)
 
 
 def mean_psnr(found: Float[Tensor, "count 3 height width"], wanted: Float[Tensor, "count 3 height width"]) -> float:
