@@ -33,7 +33,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(soak, warm_start, tmp_path
             return warm_start.start(arguments, output=file, environment=environment)
 
     report = soak.soak(
-        tmp_path / "soak", kind, num_kills=num_kills, num_steps=16, seed=3, tell=told.append, start=start
+        tmp_path / "soak", kind, num_kills=num_kills, num_steps=48, seed=3, tell=told.append, start=start
     )
     assert sum(report.kills.values()) == num_kills, told
     assert report.same, (report, told)

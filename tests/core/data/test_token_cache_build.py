@@ -105,7 +105,7 @@ def test_a_killed_build_goes_on_where_it_was(cache_config, make_builder, warm_st
     """Killed by SIGKILL: nothing reads as a cache, finished shards stay untouched, and the end is bit for bit that of a
     build that was never stopped.
     """
-    data = ComponentChoice(name="shapes", options={"num_examples": 600, "num_validation_examples": 8})
+    data = ComponentChoice(name="shapes", options={"num_examples": 1200, "num_validation_examples": 8})
     config = cache_config(data=data)
     folder, saved = tmp_path / "killed", tmp_path / "config.json"
     saved.write_text(config_to_json(config))
@@ -119,17 +119,17 @@ def test_a_killed_build_goes_on_where_it_was(cache_config, make_builder, warm_st
         process.send_signal(signal.SIGKILL)
         process.wait()
     finished = {path.name.removesuffix(".done.json") for path in folder.glob("*.done.json")}
-    assert 4 <= len(finished) < 75
+    assert 4 <= len(finished) < 150
     with pytest.raises(CheckpointError, match=r"found one in the making. Run `fluid cache build` again"):
         read_manifest(folder)
     # As if it had been killed in the middle of a file, and between a shard and the note that it is whole.
-    (folder / ".train-00070.safetensors.x1.unfinished").write_bytes(b"half")
-    (folder / "train-00074.safetensors").write_bytes(b"of no known content")
+    (folder / ".train-00140.safetensors.x1.unfinished").write_bytes(b"half")
+    (folder / "train-00149.safetensors").write_bytes(b"of no known content")
     before = {name: ((folder / name).stat().st_mtime_ns, (folder / name).stat().st_ino) for name in finished}
 
     resumed = make_builder(config, folder, **SMALL_SHARDS)
     assert resumed.estimate().num_finished == 8 * len(finished)
-    assert resumed.estimate().num_items == 608 - 8 * len(finished)
+    assert resumed.estimate().num_items == 1208 - 8 * len(finished)
     resumed.build()
     after = {name: ((folder / name).stat().st_mtime_ns, (folder / name).stat().st_ino) for name in finished}
     assert after == before

@@ -250,7 +250,7 @@ def test_an_animation_ends_with_the_picture(fluid, saved_model, whole, tmp_path)
 
 def test_a_killed_run_goes_on_to_the_same_pictures(fluid, saved_model, warm_start, environment, tmp_path):
     """SIGKILL in the middle; what is missing is drawn by another process, and every byte is as if nothing happened."""
-    prompts = [f"picture {index}" for index in range(12)]
+    prompts = [f"picture {index}" for index in range(24)]
     (tmp_path / "p.txt").write_text("\n".join(prompts))
     call = ["sample", saved_model, "--prompts", tmp_path / "p.txt", "--seed", 9, "--batch-size", 2, "--head-steps", 12]
     assert fluid(*call, "--out", tmp_path / "expected")[0] == 0
@@ -265,10 +265,10 @@ def test_a_killed_run_goes_on_to_the_same_pictures(fluid, saved_model, warm_star
     assert started.wait() == -signal.SIGKILL, "it had finished before it could be killed"
     survived = contents(folder)
     num_survived = sum(name.startswith("0") for name in survived)
-    assert 3 <= num_survived < 12
+    assert 3 <= num_survived < 24
     code, out, err = fluid(*call, "--out", folder)
     assert (code, err) == (0, "")
-    assert f"Drew the {12 - num_survived} of 12 pictures that were missing." in out
+    assert f"Drew the {24 - num_survived} of 24 pictures that were missing." in out
     assert contents(folder) == contents(tmp_path / "expected")
 
 

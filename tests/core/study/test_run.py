@@ -108,7 +108,7 @@ def test_a_killed_study_goes_on_where_it_was(study_file, warm, tmp_path):
         assert time.monotonic() < ends, "no checkpoint was written"
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=60)[1]
+    told = process.communicate(timeout=150)[1]
     assert process.returncode == 130
     assert "stopped after" in told
     assert not (run / "model").exists()

@@ -10,6 +10,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[3]
 
+# Any of the tests may be the one for which everything is compiled.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
@@ -33,8 +36,6 @@ def rows(tmp_path_factory):
     return json.loads(file.read_text())
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_no_kernel_spills_or_asks_for_too_much(rows):
     """No registers are spilled and shared memory stays within the chip's limit, on sm_80 and on sm_90."""
     assert {row["capability"] for row in rows} == {80, 90}
@@ -50,7 +51,6 @@ def test_no_kernel_spills_or_asks_for_too_much(rows):
         assert 0 < row["registers"] <= 255, row
 
 
-@pytest.mark.slow
 def test_all_shapes_in_use_are_among_them(rows):
     """Tokens of 16 and 48 channels, vocabularies of 8192 and 16384, both precisions, with and without guidance."""
     shapes = "\n".join(row["shape"] for row in rows)
