@@ -81,9 +81,8 @@ class FusedEvaluation:
         num_steps = max(1, rows_per_chunk // max(1, num_rows)) if len(chunks) == 1 else 1
         num_steps = min(num_steps, len(time_vectors))
         # Written anew for every block: fresh memory would cost as much as a tenth of the products.
-        memory = torch.empty(
-            num_steps * num_rows, sum(packed.modulation_sizes), dtype=torch.float32, device=chunks[0].device
-        )
+        shape = (packed.num_modulations, num_steps * num_rows, chunks[0].shape[1])
+        memory = torch.empty(math.prod(shape), dtype=torch.float32, device=chunks[0].device)
         self._chunks = [
             _Chunk(
                 packed,
@@ -134,14 +133,15 @@ class _Chunk:
         self._steps_per_block = steps_per_block
         self._keeps_block = keeps_block
         self._block: int | None = None
-        self._table = memory
+        self._tables = self._output_shifts = memory
 
     def __call__(self, step: int, x: Tensor) -> Tensor:
         block, place = divmod(step, self._steps_per_block)
         if block != self._block or not self._keeps_block:
-            self._table = self._modulate(block)
+            self._modulate(block)
             self._block = block
-        modulations = iter(torch.split(self._table[place], self._packed.modulation_sizes, dim=1))
+        num_rows = len(self._condition_vectors)
+        modulations = iter(self._tables[:, place * num_rows : (place + 1) * num_rows].unbind())
         # Contiguous once, so that no norm has to copy it.
         hidden = self._packed.input_projection(x).contiguous()
         for index, (first, second) in enumerate(self._packed.layers):
@@ -151,18 +151,18 @@ class _Chunk:
             shift, scale, gate = next(modulations), next(modulations), next(modulations)
             torch.addcmul(shift, normed, scale, out=normed)
             hidden.addcmul_(gate, second(functional.silu(first(normed), inplace=True)))
-        scale, shift = next(modulations), next(modulations)
-        output: Tensor = self._packed.output_projection(_normed(hidden).mul_(scale)) + shift
+        shift = self._output_shifts[place * num_rows : (place + 1) * num_rows]
+        output: Tensor = self._packed.output_projection(_normed(hidden).mul_(next(modulations))) + shift
         return output
 
-    def _modulate(self, block: int) -> Tensor:
-        """Every modulation of a block of timesteps, (steps, rows, all of them side by side)."""
+    def _modulate(self, block: int) -> None:
+        """Every modulation of a block of timesteps; rows are those of the first timestep, of the next, and so on."""
         times = self._time_vectors[block * self._steps_per_block :][: self._steps_per_block]
-        conditioning = functional.silu(times[:, None] + self._condition_vectors)
-        rows = conditioning.flatten(0, 1)
+        rows = functional.silu(times[:, None] + self._condition_vectors).flatten(0, 1)
         # The last block may be shorter.
-        table = self._packed.modulations(rows, out=self._memory[: len(rows)])
-        return table.view(*conditioning.shape[:2], table.shape[1])
+        shape = (self._packed.num_modulations, *rows.shape)
+        self._tables = self._packed.modulations(rows, out=self._memory[: math.prod(shape)].view(shape))
+        self._output_shifts = self._packed.output_shifts(rows)
 
 
 def _normed(hidden: Float[Tensor, "rows inner"]) -> Float[Tensor, "rows inner"]:

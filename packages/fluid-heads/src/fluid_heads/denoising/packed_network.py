@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fluid_heads.denoising.network import DenoisingNetwork, ModulatedBlock
 from fluid_heads.denoising.repeated_linear import RepeatedLinear
@@ -26,20 +27,30 @@ class PackedNetwork:
         self.layers = [_block_layers(block) for block in blocks]
         """For each block its two linear layers, between which comes a SiLU."""
 
-        parts = [part for block in blocks for part in _block_modulations(block)] + _output_modulations(network)
-        self.modulation_sizes = [len(bias) for _, bias in parts]
-        """Numbers that each modulation has for a row of conditioning: shift, scale and gate of every block, then the
-        scale before the output and what the shift before it adds to the output. Scales include the one."""
-
-        self.modulation_weight = torch.cat([weight for weight, _ in parts]).t().contiguous()
-        self.modulation_bias = torch.cat([bias for _, bias in parts])
+        scale, (self._output_shift_weight, self._output_shift_bias) = _output_modulations(network)
+        parts = [*(part for block in blocks for part in _block_modulations(block)), scale]
+        self._modulation_weights = torch.stack([weight for weight, _ in parts])
+        self._modulation_biases = torch.stack([bias for _, bias in parts])[:, None]
         self.output_projection = _packed(network.output_projection, bias=False)
 
+    @property
+    def num_modulations(self) -> int:
+        """Shift, scale and gate of every block, then the scale before the output."""
+        return len(self._modulation_weights)
+
     def modulations(
-        self, conditioning: Float[Tensor, "rows inner"], *, out: Float[Tensor, "rows all_modulations"]
-    ) -> Float[Tensor, "rows all_modulations"]:
-        """All modulations of rows of conditioning, side by side, written to `out`."""
-        return torch.addmm(self.modulation_bias, conditioning, self.modulation_weight, out=out)
+        self, conditioning: Float[Tensor, "rows inner"], *, out: Float[Tensor, "modulations rows inner"]
+    ) -> Float[Tensor, "modulations rows inner"]:
+        """All modulations of rows of conditioning, each a table of its own, written to `out`. Scales include the one.
+
+        As one product of matrices side by side they took 5 to 25% more time on two cores, and lay further apart.
+        """
+        rows = conditioning.expand(self.num_modulations, *conditioning.shape)
+        return torch.baddbmm(self._modulation_biases, rows, self._modulation_weights.mT, out=out)
+
+    def output_shifts(self, conditioning: Float[Tensor, "rows inner"]) -> Float[Tensor, "rows outputs"]:
+        """What the shift before the output adds to it."""
+        return functional.linear(conditioning, self._output_shift_weight, self._output_shift_bias)
 
 
 def _packed(layer: nn.Module, *, bias: bool = True) -> RepeatedLinear:
@@ -64,11 +75,12 @@ def _block_modulations(block: ModulatedBlock) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def _output_modulations(network: DenoisingNetwork) -> list[tuple[Tensor, Tensor]]:
+def _output_modulations(network: DenoisingNetwork) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Weight and bias for the scale, and for what the shift adds to the output."""
     weights, biases = _chunks(network.output_modulation, 2)
     output, bias = network.output_projection.weight.float(), network.output_projection.bias.float()
     # out(norm * scale + shift) is out(norm * scale) + out(shift), and out(shift) is as narrow as the output.
-    return [(weights[1], 1.0 + biases[1]), (output @ weights[0], output @ biases[0] + bias)]
+    return (weights[1], 1.0 + biases[1]), (output @ weights[0], output @ biases[0] + bias)
 
 
 def _chunks(
