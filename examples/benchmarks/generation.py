@@ -4,7 +4,7 @@ Command:   python examples/benchmarks/generation.py [--json FILE] [--batches 1 4
 Shows:     seconds per call, divided into backbone and head, and the speedup over the straightforward loop; what the
            tokenizer's decoder adds
 Runtime:   about five minutes for one image without guidance on two cores, half an hour with all that can be asked for
-Expected:  random order 2.2 to 2.5 times as fast with the same output and 3.0 to 3.5 times with the default head settings;
+Expected:  random order 2.2 to 2.5 times as fast with the same output and 3.0 to 3.5 times with the default settings;
            causal-random nine to twelve times, raster three to four; docs/performance.md has the figures
 
 The model has the size of the predecessor's base model: a backbone of about 170M parameters (18 blocks of width 768;
