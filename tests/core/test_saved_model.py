@@ -201,3 +201,16 @@ def test_components_added_by_hand_can_be_saved(small_config, small_model, tmp_pa
     assert loaded.model.config.order.name == "my-raster"
     with pytest.raises(UnknownComponentError, match=r"'my-raster'.*saved with my-notebook 3"):
         FluidPipeline.from_pretrained(tmp_path / "model")
+
+
+def test_a_run_is_as_good_as_the_model_it_left(small_model, tmp_path):
+    """A pipeline loads from either, in the type that is asked for; a run without a model says that it has not ended."""
+    FluidPipeline(small_model()).save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    loaded = FluidPipeline.from_pretrained(tmp_path / "run", dtype=torch.bfloat16, device="cpu")
+    assert (loaded.dtype, loaded.device.type) == (torch.bfloat16, "cpu")
+    assert FluidPipeline.from_pretrained(tmp_path / "run" / "model").dtype == torch.float32
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="has not finished"):
+        FluidPipeline.from_pretrained(tmp_path / "begun")

@@ -143,6 +143,33 @@ def test_what_is_not_an_edits_own_stays(fluid, files):
     assert (files / "edits" / "00002.png").exists()
 
 
+def test_what_is_edited_is_never_written_over(fluid, files):
+    """Not even with --overwrite: as a picture, as a mask, or as the sheet; nothing is drawn then."""
+    results = files / "results"
+    results.mkdir()
+    for given, name in (("picture.png", "00001.png"), ("picture.png", "sheet.png"), ("mask.png", "00000.png")):
+        (results / name).write_bytes((files / given).read_bytes())
+        image, mask = ("picture.png", results / name) if given == "mask.png" else (results / name, "mask.png")
+        call = ("edit", "run", "--image", image, "--mask", mask, "--images", 2, "--steps", 1, "--overwrite")
+        code, out, err = fluid(*call, "--out", "results")
+        assert (code, out) == (1, "")
+        assert f"A result would be written over results/{name}, which is to be edited" in err
+        assert (results / name).read_bytes() == (files / given).read_bytes()
+        (results / name).unlink()
+
+
+def test_an_edit_without_a_seed_can_be_repeated(fluid, files):
+    """It says with which one, and so do its pictures."""
+    call = ("edit", "run", "--image", "picture.png", "--mask", "mask.png", "--images", 2, "--steps", 2)
+    code, out, err = fluid(*call, "--out", "one")
+    assert (code, err) == (0, "")
+    seed = out.splitlines()[-1].removeprefix("The same again: --seed ")
+    assert read_metadata(files / "one/00001.png")["edit_seed"] == int(seed)
+    assert fluid(*call, "--seed", seed, "--out", "two")[0] == 0
+    for name in ("00000.png", "00001.png"):
+        assert np.array_equal(pixels(files / "one" / name), pixels(files / "two" / name))
+
+
 def test_a_place_that_can_not_be_written_is_found_before_drawing(fluid, files, monkeypatch):
     """Nobody waits for pictures that then can not be saved."""
 

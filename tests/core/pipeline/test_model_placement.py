@@ -37,6 +37,8 @@ def test_devices_and_types_in_any_order(small_model):
         ((), "found 0 devices and 0 types"),
         (("cpu", "cpu"), "found 2 devices"),
         ((torch.float32, torch.bfloat16), "0 devices and 2 types"),
+        (("abacus",), "a device that can be used here, found 'abacus'"),
+        (("cuda:77",), "a device that can be used here, found 'cuda:77'"),
         ((torch.int8,), "floating type such as torch.bfloat16, found torch.int8"),
     ],
 )

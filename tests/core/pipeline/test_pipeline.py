@@ -163,6 +163,11 @@ def test_the_global_generator_is_left_alone(pipeline):
         ({"num_head_steps": 2.5}, "num_head_steps as a whole number of 1 or more, found 2.5"),
         ({"num_images_per_prompt": 1.5}, "found 1.5"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt as a whole number of 1 or more, found 0"),
+        ({"num_images_per_prompt": None}, "num_images_per_prompt as a whole number of 1 or more, found None"),
+        ({"order": "halton"}, r"an order as an object, such as HaltonOrder\(\), found 'halton'"),
+        ({"order": HaltonOrder}, "an order as an object"),
+        ({"callback_on_step_end": 5}, "callback_on_step_end as a function, found 5"),
+        ({"head_options": {1: 2}}, "1"),
         ({"output_type": "jpeg"}, "found 'jpeg'"),
         ({"num_inference_steps": 0}, "num_inference_steps as a whole number of 1 or more, found 0"),
         ({"num_inference_steps": 10}, "found num_steps=10"),
@@ -182,6 +187,19 @@ def test_requests_without_meaning_are_refused(pipeline, arguments, message):
     unchecked = getattr(FluidPipeline.__call__, "__wrapped__", FluidPipeline.__call__)
     with pytest.raises(InvalidRequestError, match=message):
         unchecked(pipeline, "a", **arguments)
+
+
+def test_an_empty_negative_prompt_is_none(pipeline):
+    """As programs that always give one mean it; among others it is refused, since rows can not differ in that."""
+    call = {"seed": 7, "num_inference_steps": 2, "output_type": "pt", "guidance_scale": 2.0}
+    expected = pipeline(["a", "b"], **call).images
+    for negative in ("", ["", ""], [""]):
+        assert torch.equal(pipeline(["a", "b"], negative_prompt=negative, **call).images, expected)
+    one, listed = (pipeline(["a", "b"], negative_prompt=negative, **call).images for negative in ("c", ["c"]))
+    assert torch.equal(one, listed)
+    assert not torch.allclose(one, expected, atol=1e-3)
+    with pytest.raises(PromptError, match="all say something, or are all empty, found both"):
+        pipeline(["a", "b"], negative_prompt=["", "c"], **call)
 
 
 def test_bad_prompts_are_refused(pipeline):

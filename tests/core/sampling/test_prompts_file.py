@@ -16,6 +16,13 @@ def test_a_text_has_a_prompt_on_every_line(tmp_path):
     assert all(prompt.negative is None and prompt.seed is None and prompt.metadata == {} for prompt in prompts)
 
 
+def test_lines_end_as_on_any_system(tmp_path):
+    """A carriage return alone ends one as well, and the name of the file may be in capitals."""
+    path = tmp_path / "P.TXT"
+    path.write_bytes(b"a\rb\r\nc\n\nd\r")
+    assert [prompt.text for prompt in read_prompts(path)] == ["a", "b", "c", "d"]
+
+
 def test_json_lines_keep_what_they_know(tmp_path):
     """The form of GenEval's metadata: other keys stay as they are."""
     path = tmp_path / "p.jsonl"
@@ -24,12 +31,13 @@ def test_json_lines_keep_what_they_know(tmp_path):
         "\n"
         '{"prompt": "b", "negative_prompt": "blurry", "seed": 7}\n'
         '{"prompt": "c", "negative_prompt": null, "seed": null}\n'
+        '{"prompt": "d", "negative_prompt": ""}\n'
     )
-    bench, second, third = read_prompts(path)
+    bench, second, third, fourth = read_prompts(path)
     assert bench.text == "a photo of a bench"
     assert bench.metadata == {"tag": "single_object", "include": [{"class": "bench", "count": 1}]}
     assert (second.text, second.negative, second.seed, second.metadata) == ("b", "blurry", 7, {})
-    assert (third.negative, third.seed) == (None, None)
+    assert (third.negative, third.seed) == (fourth.negative, fourth.seed) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +53,9 @@ def test_json_lines_keep_what_they_know(tmp_path):
         ('{"prompt": "a", "seed": true}', "found True"),
         ('{"prompt": "a", "seed": 9223372036854775808}', "found 9223372036854775808"),
         ('{"prompt": "a", "score": NaN}', "found NaN"),
+        ('{"prompt": "a", "score": 1e999}', "finite numbers, found one that is too large"),
+        ('{"prompt": "a", "score": ' + "9" * 5000 + "}", "beyond what can be read"),
+        ('{"prompt": "a", "score": ' + "[" * 100_000, "beyond what can be read"),
         ('{"prompt": "\\ud800"}', "surrogate"),
         ('{"prompt": "a", "tag": "\\ud800"}', "surrogate"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from fluid_core import FluidPipeline
+from fluid_core.claimed_folder import claimed_folder
 from fluid_core.png_metadata import read_metadata
 from fluid_core.sampling_run.batch_texts import BatchText
 from fluid_orders import HaltonOrder, HaltonOrderOptions
@@ -136,13 +137,58 @@ def test_pictures_of_unknown_origin_are_not_taken_for_ones_own(fluid, saved_mode
     code, _, err = fluid("sample", saved_model, "a", "--out", tmp_path)
     assert code == 1
     assert "00000.png and no run.json" in err
-    (tmp_path / "run.json").write_text('{"seed": "x"')
-    code, _, err = fluid("sample", saved_model, "a", "--out", tmp_path)
-    assert code == 1
-    assert "describe an earlier part of this run" in err
+    for text in ('{"seed": "x"', '{"seed": 1, "images": [1, 2], "model": {}, "settings": {}}'):
+        (tmp_path / "run.json").write_text(text)
+        code, _, err = fluid("sample", saved_model, "a", "--out", tmp_path)
+        assert code == 1
+        assert "describe an earlier part of this run" in err
     code, _, err = fluid("sample", saved_model, "a", "--out", tmp_path, "--overwrite")
     assert (code, err) == (0, "")
     assert read_metadata(tmp_path / "00000.png")["prompt"] == "a"
+
+
+def test_a_sheet_of_ones_own_is_not_written_over(fluid, saved_model, tmp_path):
+    """Nor is anything else done to the folder."""
+    (tmp_path / "sheet.png").write_bytes(b"mine")
+    code, _, err = fluid("sample", saved_model, "a", "--out", tmp_path)
+    assert code == 1
+    assert "sheet.png and no run.json" in err
+    assert contents(tmp_path) == {"sheet.png": b"mine"}
+
+
+def test_pictures_that_were_cut_short_are_drawn_again(fluid, saved_model, tmp_path):
+    """An empty one and one without its end, a picture and an animation: all come out as they were."""
+    call = ("sample", saved_model, *PROMPTS, *SETTINGS, "--animation", "--out", tmp_path / "run")
+    assert fluid(*call)[0] == 0
+    before = contents(tmp_path / "run")
+    (tmp_path / "run/00001.png").write_bytes(b"")
+    (tmp_path / "run/00002.png").write_bytes(before["00002.png"][:-1])
+    (tmp_path / "run/00004.gif").write_bytes(before["00004.gif"][:40])
+    code, out, err = fluid(*call)
+    assert (code, err) == (0, "")
+    assert "Drew the 3 of 6 pictures that were missing." in out
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_folder_that_another_process_draws_in_is_left_to_it(fluid, saved_model, tmp_path, monkeypatch):
+    """A run that names it is refused; one that names none takes the next."""
+    pytest.importorskip("fcntl", reason="this system has no such locks")
+    with claimed_folder(tmp_path / "samples"):
+        code, _, err = fluid("sample", saved_model, "a", "--out", tmp_path / "samples")
+        assert code == 1
+        assert "Another process writes to" in err
+        monkeypatch.chdir(tmp_path)
+        code, out, err = fluid("sample", saved_model, "a")
+        assert (code, err) == (0, "")
+    assert "samples-2/00000.png" in out
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith("samples")} == {"samples-2"}
+
+
+def test_a_run_that_can_not_begin_leaves_no_folder(fluid, saved_model, tmp_path):
+    """A prompt that is too long is found once the folder was looked at."""
+    for prompts in (["x" * 1000], ["a", "--negative-prompt", "x" * 1000, "--guidance", 2.0]):
+        assert fluid("sample", saved_model, *prompts, "--out", tmp_path / "new")[0] == 1
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_run_without_a_seed_keeps_the_one_it_drew(fluid, saved_model, tmp_path):
@@ -205,7 +251,7 @@ def test_a_prompt_that_is_too_long_is_named_by_its_line(fluid, saved_model, tmp_
     assert (code, out) == (1, "")
     assert "p.txt, line 4: " in err
     assert "1000" in err
-    assert contents(tmp_path / "drawn") == {}
+    assert not (tmp_path / "drawn").exists()
 
 
 def test_more_text_than_memory_for_it_draws_the_same(whole, fluid, saved_model, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_overlong_prompts_are_refused_with_both_lengths():
         )
     message = str(caught.value)
     assert "prompt 1 of 2 to have at most 126 bytes, found 500" in message
-    assert "Shorten it, or set overlong = 'truncate'" in message
+    assert "Shorten it, or choose overlong = 'truncate' among the options" in message
     assert len(message) < 300
 
 

@@ -70,7 +70,7 @@ def _confident_head(head: object, order: object) -> ConfidentHead | None:
 def _check_options(head: Head, settings: SamplerSettings) -> None:
     """Raise `InvalidRequestError` for options that `head` does not take when sampling."""
     known = head.sampling_options if isinstance(head, AdjustableSampling) else frozenset()
-    unknown = sorted(set(settings.options) - known)
+    unknown = sorted(map(str, set(settings.options) - known))
     if not unknown:
         return
     if not known:

@@ -7,6 +7,7 @@ import typer
 
 from fluid_core.commands import sampling_options as sampling
 from fluid_core.commands.evaluation_options import DataName, DataOptions, Split, SplitName
+from fluid_core.model_folder import model_folder
 
 
 def diagnose(
@@ -73,7 +74,7 @@ def diagnose(
         num_images=num_images,
         data=None if data is None and not data_option else chosen_data(data, data_option, None),
         split=split.value,
-        model=None if model is None else sampling.model_folder(model),
+        model=None if model is None else model_folder(model),
         seed=seed,
         data_seed=data_seed,
         batch_size=batch_size,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fluid_core.commands import sampling_options as options
+from fluid_core.model_folder import model_folder
 
 
 class FitName(StrEnum):
@@ -107,8 +108,8 @@ def edit(
     )
     if negative_prompt is not None and guidance == 1.0:
         typer.secho("Negative prompts act through guidance alone: give --guidance above 1.", err=True)
-    folder = options.model_folder(model)
-    pipeline = FluidPipeline.from_pretrained(folder).to(training_device(device))
+    folder = model_folder(model)
+    pipeline = FluidPipeline.from_pretrained(folder).to(training_device(device, setting="--device"))
     written = run_edit(
         pipeline,
         wanted,
@@ -122,3 +123,5 @@ def edit(
     for path, image_seed in written.pictures:
         typer.echo(f"{path}  seed {image_seed}")
     typer.echo(f"{written.sheet}  ({pipeline.weights} weights, {written.head_backend} sampler of the head)")
+    if seed is None:
+        typer.echo(f"The same again: --seed {written.seed}")

@@ -50,8 +50,9 @@ def geneval(
 
     Under torchrun, several processes share the pictures. A run that was stopped goes on when it is started again.
     """
-    from fluid_core.commands.sampling_options import model_folder, sampling_settings
+    from fluid_core.commands.sampling_options import sampling_settings
     from fluid_core.evaluation.geneval.drawing import GenEvalDrawing, draw_geneval
+    from fluid_core.model_folder import model_folder
     from fluid_core.sampling_run.together import together
     from fluid_core.training.processes import Processes
 

@@ -44,7 +44,6 @@ def loss(
     Under torchrun, several processes share the pictures.
     """
     from fluid_core.commands.evaluation_options import chosen_data
-    from fluid_core.commands.sampling_options import model_folder
     from fluid_core.evaluation.evaluation_data import EvaluationData
     from fluid_core.evaluation.validation_loss_run import (
         PER_IMAGE_FILE,
@@ -52,6 +51,7 @@ def loss(
         ValidationLossRun,
         measure_validation_loss,
     )
+    from fluid_core.model_folder import model_folder
     from fluid_core.sampling_run.together import together
     from fluid_core.training.processes import Processes
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluid_core.commands.sampling_options import model_folder
+from fluid_core.model_folder import model_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fluid_core.commands import sampling_options as options
+from fluid_core.model_folder import model_folder
 
 if TYPE_CHECKING:
     from fluid_core.sampling_run.prompts_file import Prompt
@@ -88,7 +89,7 @@ def sample(
             temperature=temperature,
         )
         return SamplingRun(
-            model=options.model_folder(model),
+            model=model_folder(model),
             prompts=_prompts(prompts or [], prompts_file),
             out=out,
             settings=settings,

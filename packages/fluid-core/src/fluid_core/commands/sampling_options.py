@@ -1,7 +1,6 @@
 """Options that all commands share which draw pictures: with which model, in which order, with which settings."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -107,17 +106,3 @@ def sampling_settings(
         guidance_interval=guidance_interval,
         temperature=temperature,
     )
-
-
-def model_folder(folder: Path) -> Path:
-    """The folder itself, or the finished model of a run. Raises `CheckpointError` for a run that has none yet."""
-    from fluid_core.errors import CheckpointError
-
-    if (folder / "model").is_dir():
-        return folder / "model"
-    if (folder / "config.json").is_file() and not (folder / "model_index.json").exists():
-        raise CheckpointError(
-            f"The run in {folder} has not finished: expected its model in {folder / 'model'}, found none. Continue it "
-            f"with the configuration file it was started with: fluid train FILE --out {folder} --resume."
-        )
-    return folder

@@ -120,7 +120,7 @@ def diagnose(
     with, and what drawing raises; an unfinished run is looked at as far as it goes.
     """
     kind = kind_of(run.folder)
-    device = training_device(run.device)
+    device = training_device(run.device, setting="--device")
     model_folder = _model_folder(run, kind)
     loaded = None if model_folder is None else load_measured_model(model_folder, device, catalog)
     settings: dict[str, object] = {

@@ -107,7 +107,7 @@ def whole_canvases(
 
 
 def _checked_box(box: Sequence[int | float], *, width: int, height: int) -> ImageBox:
-    sides = tuple(box)
+    sides = tuple(box) if isinstance(box, Sequence) else (box,)
     whole = len(sides) == 4 and all(is_real_number(side) and float(side).is_integer() for side in sides)
     inside = whole and 0 <= sides[0] < sides[2] <= width and 0 <= sides[1] < sides[3] <= height
     if not inside:

@@ -1,6 +1,5 @@
 """What `fluid edit` does: one picture from a file, edited several times, and written with a sheet of it all."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import attrs
 from PIL import Image
 
-from fluid_core.atomic_files import check_writable
+from fluid_core.claimed_folder import claimed_folder
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.editing.canvas import ImageBox
 from fluid_core.editing.picture_files import open_picture
@@ -18,6 +17,7 @@ from fluid_core.pipeline import FluidPipeline, PipelineOutput
 from fluid_core.png_metadata import save_png
 from fluid_core.sampling_run.folder import RUN_FILE, SHEET_FILE, package_versions, pictures_in
 from fluid_core.sampling_run.model_identity import model_identity, model_name
+from fluid_core.sampling_run.plan import fresh_seed
 from fluid_core.sampling_run.settings import SamplingSettings
 
 
@@ -53,6 +53,9 @@ class WrittenEdit:
 
     pictures: tuple[tuple[Path, int], ...]
     sheet: Path
+    seed: int
+    """From which the seed of each picture follows: the one asked for, or a new one."""
+
     head_backend: str
 
 
@@ -69,9 +72,10 @@ def run_edit(
 ) -> WrittenEdit:
     """Edit the picture and write results and sheet to the folder `out`; results of an earlier edit there go.
 
-    Raises `OutputError` for a folder that holds something, unless it may be written over, and whatever the pipeline
-    and the files raise.
+    Raises `OutputError` for a folder that holds something, unless it may be written over, for results that would
+    replace what is edited, and whatever the pipeline and the files raise.
     """
+    seed = fresh_seed() if seed is None else seed
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise OutputError(
             f"The folder {out} holds files already: give another --out, or --overwrite to put this edit in "
@@ -90,40 +94,35 @@ def run_edit(
         "num_images_per_prompt": num_images,
         "seed": seed,
     }
-    is_new = not out.exists()
-    check_writable(out)
-    try:
-        result = _edited(pipeline, wanted, image, mask, arguments)
-    except BaseException:
-        if is_new:
-            # Not empty if somebody else writes there: then it stays.
-            with contextlib.suppress(OSError):
-                out.rmdir()
-        raise
-    backend = str(result.head_backend.value)
-    said = {
-        "prompt": wanted.prompt,
-        "negative_prompt": wanted.negative_prompt,
-        "edit": wanted.as_json(),
-        "settings": settings.as_json() | {"head_backend": backend},
-        "model": {
-            "folder": model_name(model_folder),
-            "identity": model_identity(pipeline.model),
-            "weights": pipeline.weights,
-        },
-        "packages": package_versions(),
-    }
-    written = []
-    for index, (picture, image_seed) in enumerate(zip(result.images, result.seeds, strict=True)):
-        path = out / f"{index:05d}.png"
-        save_png(picture, path, {**said, "seed": image_seed, "index": index})
-        written.append((path, image_seed))
-    save_image(_sheet(wanted, image, mask, result, pipeline), out / SHEET_FILE)
+    paths = [out / f"{index:05d}.png" for index in range(num_images)]
     given = {path.resolve() for path in (wanted.image, wanted.mask) if path is not None}
-    for path in set(pictures_in(out)) - {path for path, _ in written}:
-        if path.resolve() not in given:
-            path.unlink()
-    return WrittenEdit(pictures=tuple(written), sheet=out / SHEET_FILE, head_backend=backend)
+    if taken := [path for path in (*paths, out / SHEET_FILE) if path.resolve() in given]:
+        raise OutputError(f"A result would be written over {taken[0]}, which is to be edited: give another --out.")
+    with claimed_folder(out):
+        result = _edited(pipeline, wanted, image, mask, arguments)
+        backend = str(result.head_backend.value)
+        said = {
+            "prompt": wanted.prompt,
+            "negative_prompt": wanted.negative_prompt,
+            "edit": wanted.as_json(),
+            "settings": settings.as_json() | {"head_backend": backend},
+            "edit_seed": seed,
+            "model": {
+                "folder": model_name(model_folder),
+                "identity": model_identity(pipeline.model),
+                "weights": pipeline.weights,
+            },
+            "packages": package_versions(),
+        }
+        for index, (path, picture) in enumerate(zip(paths, result.images, strict=True)):
+            save_png(picture, path, {**said, "seed": result.seeds[index], "index": index})
+        save_image(_sheet(wanted, image, mask, result, pipeline), out / SHEET_FILE)
+        for path in set(pictures_in(out)) - set(paths):
+            if path.resolve() not in given:
+                path.unlink()
+    return WrittenEdit(
+        pictures=tuple(zip(paths, result.seeds, strict=True)), sheet=out / SHEET_FILE, seed=seed, head_backend=backend
+    )
 
 
 def _edited(

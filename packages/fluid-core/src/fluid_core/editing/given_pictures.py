@@ -104,9 +104,12 @@ def _numbers(mask: Image.Image) -> NDArray[Any]:
 def _as_tensor(given: object, what: str) -> Tensor:
     if isinstance(given, np.ndarray) and given.dtype.kind in "buif":
         # A copy: what is given may be read-only, or have its rows upside down.
-        return torch.from_numpy(given.astype(given.dtype.newbyteorder("="), order="C"))
+        wide = given.dtype.kind == "u" and given.dtype.itemsize > 1
+        return torch.from_numpy(given.astype("int64" if wide else given.dtype.newbyteorder("="), order="C"))
     if isinstance(given, Tensor) and not given.is_complex():
-        return given.detach().cpu()
+        # Torch computes little with unsigned numbers of more than a byte.
+        wide = given.dtype in (torch.uint16, torch.uint32, torch.uint64)
+        return (given.to(torch.int64) if wide else given).detach().cpu()
     found = f"one of type {given.dtype}" if isinstance(given, np.ndarray | Tensor) else f"a {type(given).__name__}"
     raise InvalidRequestError(f"Expected a {what} as a PIL image, an array or a tensor of numbers, found {found}.")
 

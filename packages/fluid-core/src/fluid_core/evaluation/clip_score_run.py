@@ -53,7 +53,7 @@ def measure_clip_score(
     loading raises.
     """
     processes, note = processes or Processes(), note or _say_nothing
-    device = training_device(run.device)
+    device = training_device(run.device, setting="--device")
     clip, identity = together(processes, lambda: (ClipModel(run.clip, device), folder_digest(run.clip)))
     note("drawing or finding the pictures")
     pictures = prompted_pictures(run.pictures, processes=processes, catalog=catalog)

@@ -99,7 +99,7 @@ def measure_frechet_distance(
     holds another evaluation.
     """
     processes, note = processes or Processes(), note or _say_nothing
-    device = training_device(run.device)
+    device = training_device(run.device, setting="--device")
     network = together(processes, lambda: named_network(run.network, device, catalog, is_inception=run.is_inception))
     if run.real.reference is not None:
         folder = run.real.reference

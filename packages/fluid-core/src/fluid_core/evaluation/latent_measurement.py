@@ -82,7 +82,9 @@ def measure_latents(
     context = DatasetContext(image_size=_module(tokenizer).image_size, split="train", seed=seed)
     dataset = build_dataset(config.data, context, catalog)
     assert isinstance(dataset, CaptionedImages | CaptionedStream)
-    encoded = _encode(tokenizer, dataset, num_images, batch_size, training_device(device), seed, console)
+    encoded = _encode(
+        tokenizer, dataset, num_images, batch_size, training_device(device, setting="--device"), seed, console
+    )
     moments = encoded.moments
     tokenizer.adopt_statistics(
         MeasuredChannels(

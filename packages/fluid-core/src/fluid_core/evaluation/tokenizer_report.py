@@ -89,7 +89,7 @@ def write_tokenizer_report(
     catalog = catalog or installed_components()
     note = note or _say_nothing
     check_writable(folder)
-    device = training_device(settings.device)
+    device = training_device(settings.device, setting="--device")
     network = _feature_network(settings.feature_network, catalog, device)
     tokenizers = named_tokenizers(paths, catalog)
     image_size = _common_size(tokenizers)
@@ -193,7 +193,7 @@ def _document(
     network: FeatureNetwork | None,
 ) -> dict[str, Any]:
     """Everything that is needed to read the figures, and to measure them again."""
-    device = training_device(settings.device)
+    device = training_device(settings.device, setting="--device")
     return {
         "settings": {
             "data": attrs.asdict(settings.data),

@@ -71,7 +71,7 @@ def measure_validation_loss(
     raises, `DataError` if not one picture can be read, and `OutputError` for a folder that holds something else.
     """
     processes = processes or Processes()
-    device = training_device(run.device)
+    device = training_device(run.device, setting="--device")
     dtype = compute_type(run.precision, device)
 
     def prepared() -> tuple[LoadedModel, NumberedItems]:

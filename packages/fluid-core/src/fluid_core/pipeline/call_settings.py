@@ -45,7 +45,7 @@ class CallSettings:
     """How to draw. Raises `InvalidRequestError` for settings that have no meaning whatever the model."""
 
     negative_prompt: str | Sequence[str] | None = None
-    """One for all prompts, or one for each; used where guidance is."""
+    """One for all prompts, or one for each; used where guidance is. An empty one is as good as none."""
 
     prompt_embeds: TextFeatures | None = None
     """What `encode_prompts` made of prompts, in their place."""
@@ -98,7 +98,13 @@ class CallSettings:
     def __attrs_post_init__(self) -> None:
         _check_count("num_inference_steps", self.num_inference_steps)
         _check_count("num_head_steps", self.num_head_steps)
-        _check_count("num_images_per_prompt", self.num_images_per_prompt)
+        _check_count("num_images_per_prompt", self.num_images_per_prompt, may_be_none=False)
+        if self.order is not None and (isinstance(self.order, type) or not isinstance(self.order, OrderPolicy)):
+            raise InvalidRequestError(f"Expected an order as an object, such as HaltonOrder(), found {self.order!r}.")
+        if self.callback_on_step_end is not None and not callable(self.callback_on_step_end):
+            raise InvalidRequestError(
+                f"Expected callback_on_step_end as a function, found {self.callback_on_step_end!r}."
+            )
         if self.output_type not in ("pil", "np", "pt", "tokens"):
             raise InvalidRequestError(
                 f"Expected output_type 'pil', 'np', 'pt' or 'tokens', found {self.output_type!r}."
@@ -118,6 +124,6 @@ class CallSettings:
         )
 
 
-def _check_count(name: str, value: Any) -> None:
-    if value is not None and (not is_whole_number(value) or value < 1):
+def _check_count(name: str, value: Any, *, may_be_none: bool = True) -> None:
+    if (value is not None or not may_be_none) and (not is_whole_number(value) or value < 1):
         raise InvalidRequestError(f"Expected {name} as a whole number of 1 or more, found {value!r}.")

@@ -110,7 +110,7 @@ def prepare_drawing(
         raise PromptError("Expected a prompt, or prompt_embeds, found neither.")
     num_rows = _num_rows(None if wanted is None else wanted.num_prompts, num_pictures)
     unwanted = GivenText.of(
-        settings.negative_prompt,
+        _unless_empty(settings.negative_prompt),
         settings.negative_prompt_embeds,
         name="negative_prompt",
         width=width,
@@ -134,6 +134,22 @@ def prepare_drawing(
         order=order,
         sampler=sampler,
         callback=settings.callback_on_step_end,
+    )
+
+
+def _unless_empty(negative: str | Sequence[str] | None) -> str | Sequence[str] | None:
+    """None for nothing but empty texts, which move away from no text, as guidance does without a negative prompt.
+
+    Raises `PromptError` for empty ones among others.
+    """
+    listed = [negative] if isinstance(negative, str) else negative
+    if not isinstance(listed, Sequence) or "" not in listed:
+        return negative
+    if all(one == "" for one in listed):
+        return None
+    raise PromptError(
+        f"Expected negative prompts that all say something, or are all empty, found both: {list(listed)!r}. Draw those "
+        "without one in a call of their own."
     )
 
 

@@ -25,6 +25,7 @@ from fluid_core.exchange import SamplerBackend, TextFeatures
 from fluid_core.generation import GenerationProgress
 from fluid_core.guidance import GuidanceKind
 from fluid_core.model import FluidModel
+from fluid_core.model_folder import model_folder
 from fluid_core.pipeline.call_settings import CallArguments, CallSettings, OutputType
 from fluid_core.pipeline.drawing import prepare_drawing
 from fluid_core.pipeline.image_seeds import GivenSeed
@@ -162,10 +163,11 @@ class FluidPipeline:
         Raises what a call does, `InvalidRequestError` for pictures and masks that can not be used, with a mask that
         leaves nothing to draw among them, and `IncompatibleComponentsError` for a model over one fixed order.
         """
-        check_editable(self.model, settings.get("order"))
+        wanted = CallSettings(**settings)
+        check_editable(self.model, wanted.order)
         check_fit(fit)
         canvases = inpainting_canvases(image, mask, image_size=self.model.tokenizer.image_size, fit=fit)
-        return self._edited(prompt, canvases, blend, CallSettings(**settings))
+        return self._edited(prompt, canvases, blend, wanted)
 
     def outpaint(
         self,
@@ -182,10 +184,11 @@ class FluidPipeline:
         `box` is (left, top, right, bottom) in pixels of the result. Everything else is as for `inpaint`; `fit` is about
         the proportions of the box.
         """
-        check_editable(self.model, settings.get("order"))
+        wanted = CallSettings(**settings)
+        check_editable(self.model, wanted.order)
         check_fit(fit)
         canvases = outpainting_canvases(image, box, image_size=self.model.tokenizer.image_size, fit=fit)
-        return self._edited(prompt, canvases, blend, CallSettings(**settings))
+        return self._edited(prompt, canvases, blend, wanted)
 
     def variation(
         self,
@@ -202,10 +205,10 @@ class FluidPipeline:
         each token, `rows columns` or `pictures rows columns`. The picture is encoded as a whole and decoded as a whole.
         Everything else is as for `inpaint`.
         """
-        check_editable(self.model, settings.get("order"))
+        wanted = CallSettings(**settings)
+        check_editable(self.model, wanted.order)
         check_fit(fit)
         pictures = whole_canvases(image, image_size=self.model.tokenizer.image_size, fit=fit)
-        wanted = CallSettings(**settings)
         edited = draw_variation(self.model, prompt, pictures, keep, wanted)
         images = None if wanted.output_type == "tokens" else self.decode(edited.tokens)
         return pipeline_output(edited.drawing, edited.tokens, images, wanted.output_type)
@@ -265,13 +268,22 @@ class FluidPipeline:
         save_model(self.model, Path(folder), weights=self.weights)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, catalog: "ComponentCatalog | None" = None) -> "FluidPipeline":
-        """Load what `save_pretrained`, or a training run, wrote.
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        catalog: "ComponentCatalog | None" = None,
+    ) -> "FluidPipeline":
+        """Load what `save_pretrained`, or a training run, wrote, in float32 on the CPU unless said otherwise.
 
-        Raises `CheckpointError` for a missing or damaged folder, and `UnknownComponentError` if a component's plugin is
-        not installed, naming the distribution that provided it.
+        Raises `InvalidRequestError` as `to` does, `CheckpointError` for a missing or damaged folder and for a run that
+        has not finished, and `UnknownComponentError` if a component's plugin is not installed, naming the distribution
+        that provided it.
         """
         from fluid_core.saved_model import load_model
 
-        model, weights = load_model(Path(folder), catalog)
-        return cls(model, weights=weights)
+        model, weights = load_model(model_folder(Path(folder).expanduser()), catalog)
+        pipeline = cls(model, weights=weights)
+        return pipeline if device is None and dtype is None else pipeline.to(device=device, dtype=dtype)

@@ -40,6 +40,10 @@ class GivenText:
             raise InvalidRequestError(f"Expected {name} or {name}_embeds, found both. Leave one of them out.")
         if prompt is None and embeds is None:
             return None
+        if prompt is not None and not isinstance(prompt, Sequence):
+            raise PromptError(
+                f"Expected a {name.replace('_', ' ')} as a text or a list of texts, found {type(prompt).__name__}."
+            )
         prompts = () if prompt is None else (prompt,) if isinstance(prompt, str) else tuple(prompt)
         if embeds is not None:
             _check_embeds(embeds, name=name, width=width)

@@ -16,6 +16,7 @@ def move_model(
     """Move `model` to a device, cast its weights, or both: each is named once, by its place or its name.
 
     Nothing changes if something is refused. Raises `InvalidRequestError` for anything named twice or not at all, for a
+    device that is not there, for a
     type that is not floating, and for float16 with a pretrained text encoder.
     """
     devices = [one for one in (*args, device) if one is not None and not isinstance(one, torch.dtype)]
@@ -32,4 +33,11 @@ def move_model(
             "such as T5 overflow. Use torch.bfloat16, or encode all prompts first and let the encoder go with "
             "release_text_encoder()."
         )
+    if devices:
+        try:
+            torch.empty(0, device=devices[0])
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InvalidRequestError(
+                f"Expected a device that can be used here, found {str(devices[0])!r}: {str(error).splitlines()[0]}."
+            ) from error
     model.to(device=devices[0] if devices else None, dtype=dtypes[0] if dtypes else None)

@@ -17,6 +17,8 @@ from fluid_core.sampling_run.folder import package_versions
 from fluid_core.sampling_run.plan import PlannedImage
 from fluid_core.sampling_run.settings import SamplingSettings
 
+_LAST_BYTES = {".png": b"IEND\xaeB`\x82", ".gif": b";"}
+
 
 @attrs.frozen(kw_only=True)
 class PictureWriter:
@@ -34,8 +36,8 @@ class PictureWriter:
     """Called for each picture that was written."""
 
     def missing(self, batch: Sequence[PlannedImage]) -> list[PlannedImage]:
-        """Pictures of a batch that are not there, or lack their animation."""
-        return [image for image in batch if not all(path.is_file() for path in self._files(image))]
+        """Pictures of a batch that are not there to their end, or lack their animation."""
+        return [image for image in batch if not all(_is_whole(path) for path in self._files(image))]
 
     def draw(self, batch: Sequence[PlannedImage], text: BatchText) -> str:
         """Draw a batch and write those of its pictures that are missing; returns which sampler of the head ran.
@@ -89,3 +91,13 @@ class PictureWriter:
             "model": dict(self.model),
             "packages": package_versions(),
         }
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether there is a picture with its end, which one that was cut short lacks."""
+    if not path.is_file():
+        return False
+    end = _LAST_BYTES[path.suffix]
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(end)))
+        return file.read() == end

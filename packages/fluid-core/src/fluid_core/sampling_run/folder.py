@@ -84,7 +84,8 @@ def check_same_run(folder: Path, description: RunDescription) -> bool:
     before = _read(folder)
     ways_out = "Choose another folder (--out), or let the pictures there go (--overwrite)."
     if before is None:
-        if found := pictures_in(folder):
+        sheet = folder / SHEET_FILE
+        if found := [*pictures_in(folder), *([sheet] if sheet.exists() else [])]:
             raise OtherRunError(
                 f"Expected {folder} to be empty or to hold an earlier part of this run, found pictures such as "
                 f"{found[0].name} and no {RUN_FILE}. {ways_out}"
@@ -121,6 +122,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     try:
         described = read_json(path)
         whole = type(described["seed"]) is int and isinstance(described["images"], list)
+        whole = whole and all(isinstance(image, dict) for image in described["images"])
         whole = whole and isinstance(described["model"], dict) and isinstance(described["settings"], dict)
     except Exception as error:
         raise OtherRunError(_not_ours(path)) from error

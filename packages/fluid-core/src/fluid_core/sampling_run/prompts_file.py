@@ -44,9 +44,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     naming file and line, for what can not be read so, and for a file without prompts.
     """
     kinds = {".txt": _from_text, ".jsonl": _from_json}
-    if path.suffix not in kinds:
+    if path.suffix.lower() not in kinds:
         raise DataError(f"Expected a file of prompts that ends in .txt or .jsonl, found {path}.")
-    prompts = [kinds[path.suffix](line, place) for line, place in _lines(path)]
+    prompts = [kinds[path.suffix.lower()](line, place) for line, place in _lines(path)]
     if not prompts:
         raise DataError(f"Expected at least one prompt in {path}, found blank lines alone.")
     return prompts
@@ -60,7 +60,8 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"There is no file of prompts at {path}.") from None
     except OSError as error:
         raise DataError(f"The prompts in {path} can not be read: {error.strerror or error}.") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    lines = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    for number, line in enumerate(lines, start=1):
         place = f"{path}, line {number}"
         try:
             text = line.decode().strip()
@@ -82,16 +83,24 @@ def _from_json(line: str, place: str) -> Prompt:
         record = json.loads(line, parse_constant=refuse)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: expected a JSON object, found a line that is no valid JSON ({error}).") from error
+    except DataError:
+        raise
+    except (ValueError, RecursionError):
+        raise DataError(f"{place}: expected a JSON object, found numbers or lists beyond what can be read.") from None
     if not isinstance(record, dict) or "prompt" not in record:
         raise DataError(f'{place}: expected a JSON object with the key "prompt", found {_excerpt(line)}.')
     text, negative, seed = (record.pop(key, None) for key in ("prompt", "negative_prompt", "seed"))
+    # An empty one is a habit from other programs: nothing to move away from but no text.
+    negative = None if negative == "" else negative
     try:
         check_prompts([text, *([] if negative is None else [negative])])
-        json.dumps(record, ensure_ascii=False).encode()
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
     except PromptError as error:
         raise DataError(f"{place}: {error}") from error
     except UnicodeEncodeError as error:
         raise DataError(f"{place}: expected valid Unicode text, found half of a surrogate pair.") from error
+    except ValueError:
+        raise DataError(f"{place}: expected finite numbers, found one that is too large.") from None
     if seed is not None and not (type(seed) is int and 0 <= seed <= LARGEST_SEED):
         raise DataError(f"{place}: expected a seed from 0 to 2^63 - 1, found {seed!r}.")
     return Prompt(text=text, negative=negative, seed=seed, metadata=record, source=place)

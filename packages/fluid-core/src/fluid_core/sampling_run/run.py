@@ -1,12 +1,14 @@
 """One run of `fluid sample`: plan, check, encode, draw, and a sheet of what came out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
 from PIL import Image
 
-from fluid_core.atomic_files import check_writable, remove_unfinished
+from fluid_core.atomic_files import remove_unfinished
+from fluid_core.claimed_folder import FolderInUseError, claimed_folder
 from fluid_core.contact_sheet import contact_sheet, save_image
 from fluid_core.pipeline import FluidPipeline
 from fluid_core.protocols import OrderPolicy
@@ -95,50 +97,51 @@ def draw_pictures(run: SamplingRun, *, processes: Processes, told: Callable[[Pla
         "identity": model_identity(pipeline.model),
         "weights": pipeline.weights,
     }
-    # The first process decides where, and on a seed that nobody chose.
-    place = together(processes, lambda: _place(run, weights) if processes.is_first else None)
-    folder_name, seed, continued = processes.gather_json(place)[0]
-    description = _description(run, weights, seed)
-    writer = PictureWriter(
-        pipeline=pipeline,
-        order=order,
-        settings=run.settings,
-        model=weights,
-        folder=Path(folder_name),
-        animation=run.animation,
-        told=told,
-    )
-    batches = plan_batches(description.images, run.batch_size)
-    # Whole batches are shared out, not pictures: then the number of processes makes no difference to any picture.
-    pending = [batch for batch in batches if not continued or writer.missing(batch)]
-    own = pending[processes.rank :: processes.count]
-    texts = together(processes, lambda: BatchTexts(pipeline, own))
+    with ExitStack() as claims:
+        # The first process decides where, and on a seed that nobody chose.
+        place = together(processes, lambda: _place(run, weights, claims) if processes.is_first else None)
+        folder_name, seed, continued = processes.gather_json(place)[0]
+        description = _description(run, weights, seed)
+        writer = PictureWriter(
+            pipeline=pipeline,
+            order=order,
+            settings=run.settings,
+            model=weights,
+            folder=Path(folder_name),
+            animation=run.animation,
+            told=told,
+        )
+        batches = plan_batches(description.images, run.batch_size)
+        # Whole batches are shared out, not pictures: then the number of processes makes no difference to any picture.
+        pending = [batch for batch in batches if not continued or writer.missing(batch)]
+        own = pending[processes.rank :: processes.count]
+        texts = together(processes, lambda: BatchTexts(pipeline, own))
 
-    if processes.is_first:
-        remove_unfinished(writer.folder)
-        if not continued:
-            begin_run(writer.folder, description)
-    processes.wait()
-    num_missing = sum(len(writer.missing(batch)) for batch in own)
-    backends = [writer.draw(batch, texts[number]) for number, batch in enumerate(own)]
-    gathered = processes.gather_json([num_missing, backends[:1]])
-    sheet = writer.folder / SHEET_FILE if run.sheet else None
-    if sheet is not None and processes.is_first:
-        _draw_sheet(writer.folder, description.images, sheet)
-    return FinishedRun(
-        folder=writer.folder,
-        sheet=sheet,
-        num_images=len(description.images),
-        num_drawn=sum(count for count, _ in gathered),
-        seed=description.seed,
-        weights=pipeline.weights,
-        head_backend=next((backend for _, found in gathered for backend in found), None),
-    )
+        if processes.is_first:
+            remove_unfinished(writer.folder)
+            if not continued:
+                begin_run(writer.folder, description)
+        processes.wait()
+        num_missing = sum(len(writer.missing(batch)) for batch in own)
+        backends = [writer.draw(batch, texts[number]) for number, batch in enumerate(own)]
+        gathered = processes.gather_json([num_missing, backends[:1]])
+        sheet = writer.folder / SHEET_FILE if run.sheet else None
+        if sheet is not None and processes.is_first:
+            _draw_sheet(writer.folder, description.images, sheet)
+        return FinishedRun(
+            folder=writer.folder,
+            sheet=sheet,
+            num_images=len(description.images),
+            num_drawn=sum(count for count, _ in gathered),
+            seed=description.seed,
+            weights=pipeline.weights,
+            head_backend=next((backend for _, found in gathered for backend in found), None),
+        )
 
 
 def _loaded(run: SamplingRun) -> tuple[FluidPipeline, OrderPolicy | None]:
     """The model on its device and the order to draw in, once it is known that they can do what is asked."""
-    pipeline = FluidPipeline.from_pretrained(run.model).to(training_device(run.device))
+    pipeline = FluidPipeline.from_pretrained(run.model).to(training_device(run.device, setting="--device"))
     order = run.settings.build_order()
     run.settings.check(pipeline.model, order)
     return pipeline, order
@@ -155,21 +158,22 @@ def _description(run: SamplingRun, model: Mapping[str, str], seed: int) -> RunDe
     return RunDescription(model=model, settings=run.settings.as_json(), seed=seed, images=tuple(images))
 
 
-def _place(run: SamplingRun, model: Mapping[str, str]) -> tuple[str, int, bool]:
-    """The folder for the pictures, the seed of the run, and whether an earlier part of it is there."""
+def _place(run: SamplingRun, model: Mapping[str, str], claims: ExitStack) -> tuple[str, int, bool]:
+    """The folder for the pictures, held by `claims`, the seed of the run, and whether a part of it is there."""
     for folder in default_folders() if run.out is None else [run.out]:
         try:
-            before = None if run.overwrite else recorded_seed(folder)
-            seed = next(one for one in (run.seed, before, fresh_seed()) if one is not None)
-            description = _description(run, model, seed)
-            plan_batches(description.images, run.batch_size)
-            continued = not run.overwrite and check_same_run(folder, description)
-        except OtherRunError:
+            with ExitStack() as claim:
+                claim.enter_context(claimed_folder(folder))
+                before = None if run.overwrite else recorded_seed(folder)
+                seed = next(one for one in (run.seed, before, fresh_seed()) if one is not None)
+                description = _description(run, model, seed)
+                plan_batches(description.images, run.batch_size)
+                continued = not run.overwrite and check_same_run(folder, description)
+                claims.push(claim.pop_all())
+                return str(folder), seed, continued
+        except (OtherRunError, FolderInUseError):
             if run.out is not None:
                 raise
-            continue
-        check_writable(folder)
-        return str(folder), seed, continued
     raise AssertionError("unreachable: there is always another name")
 
 

@@ -52,7 +52,7 @@ def report_overlong(
     if overlong == "error":
         raise PromptError(
             f"Expected {where} to have at most {limit} {unit}, found {length}: {_excerpt(prompt)!r}. Shorten "
-            "it, or set overlong = 'truncate' for the text encoder to cut such prompts."
+            "it, or choose overlong = 'truncate' among the options of the text encoder a model is built with."
         )
     warn_truncated(
         f"Truncated {where} from {length} to {limit} {unit}: {_excerpt(cut, _CUT_LENGTH)!r} was cut from the end."

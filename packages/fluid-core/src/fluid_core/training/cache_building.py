@@ -54,7 +54,7 @@ def cache_builder(
     if config.training is None or config.data is None:
         raise ConfigurationError("Expected a [training] and a [data] section, found a configuration without.")
     check_configuration(config, catalog)
-    training, target = config.training, training_device(device)
+    training, target = config.training, training_device(device, setting="--device")
     source = _named(config.data, "dataset", catalog)
     if options.both_flips and source.options.get("horizontal_flip"):
         raise ConfigurationError(

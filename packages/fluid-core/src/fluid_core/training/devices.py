@@ -5,8 +5,8 @@ import torch
 from fluid_core.errors import ConfigurationError
 
 
-def training_device(name: str) -> torch.device:
-    """The device that `training.device` names; `auto` is a GPU if there is one.
+def training_device(name: str, *, setting: str = "training.device") -> torch.device:
+    """The device that a setting names; `auto` is a GPU if there is one. `setting` is its name, for messages.
 
     Raises `ConfigurationError` for one this machine does not have.
     """
@@ -17,5 +17,5 @@ def training_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigurationError(
-            f"training.device is '{name}', which can not be used here: {reason}. Set it to 'auto' or 'cpu'."
+            f"{setting} is '{name}', which can not be used here: {reason}. Set it to 'auto' or 'cpu'."
         ) from error

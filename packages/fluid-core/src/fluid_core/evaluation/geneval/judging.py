@@ -122,7 +122,7 @@ def _prepared(judging: GenEvalJudging) -> tuple[list[JudgedFolder], dict[str, An
         "clip": {"folder": judging.clip.name, "sha256": folder_digest(judging.clip)},
         "judge": attrs.asdict(judging.settings),
     }
-    return folders, description, device_name(training_device(judging.device))
+    return folders, description, device_name(training_device(judging.device, setting="--device"))
 
 
 def _loaded(judging: GenEvalJudging) -> PictureJudge:
@@ -131,7 +131,7 @@ def _loaded(judging: GenEvalJudging) -> PictureJudge:
     from fluid_core.evaluation.geneval.color_judge import ColorJudge
     from fluid_core.evaluation.geneval.detector import Mask2FormerDetector
 
-    device = training_device(judging.device)
+    device = training_device(judging.device, setting="--device")
     return PictureJudge(
         detect=Mask2FormerDetector(judging.detector, device).detect,
         in_picture=ColorJudge(ClipModel(judging.clip, device), judging.settings).in_picture,
