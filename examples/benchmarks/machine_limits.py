@@ -22,15 +22,21 @@ class MachineLimits:
 
 
 def measure_limits() -> MachineLimits:
-    """Best of several large matrix products and copies; a copy counts what it reads and what it writes."""
+    """Best of several large matrix products, and of copies."""
     a, b = torch.randn(2560, 1024), torch.randn(1024, 4096)
+    product = min(seconds_of(lambda: a @ b) for _ in range(8))
+    return MachineLimits(flops_per_second=2.0 * 2560 * 1024 * 4096 / product, bytes_per_second=rate_of_copies())
+
+
+def rate_of_copies() -> float:
+    """Bytes per second of the best of several large copies; each counts what it reads and what it writes.
+
+    On a shared machine it changes by a half within minutes: to compare with, measure it right before and after.
+    """
     source = torch.randn(64 * 1024 * 1024)
     target = torch.empty_like(source)
-    product = min(seconds_of(lambda: a @ b) for _ in range(8))
     copy = min(seconds_of(lambda: target.copy_(source)) for _ in range(5))
-    return MachineLimits(
-        flops_per_second=2.0 * 2560 * 1024 * 4096 / product, bytes_per_second=2.0 * 4.0 * source.numel() / copy
-    )
+    return 2.0 * 4.0 * source.numel() / copy
 
 
 def seconds_of(call: Callable[[], object]) -> float:
